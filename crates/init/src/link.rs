@@ -1,0 +1,366 @@
+//! Messages between the server and init. One JSON object per frame head; bulk bytes are the
+//! frame's body.
+//!
+//! The server connects to init's socket; the newest connection is the only one that counts, the
+//! one before it is closed. On connect init sends [`Event::Hello`] with everything that is
+//! running, so a restarted server finds its sandboxes as they are.
+//!
+//! Every request carries `id` and gets exactly one [`Event::Reply`] with the same `id`. What a
+//! run or a process says arrives as events between its start and its end.
+//!
+//! Flow control, so that nothing is lost and nothing grows: init keeps the events of a run until
+//! the server acknowledges them, at most [`WINDOW_BYTES_MAX`] un-acknowledged body bytes per run
+//! or process. At the limit init stops reading the pipes, and the program blocks. `seq` counts
+//! the events of one run or process from 1. After a reconnect the server sends
+//! [`Request::Attach`] with the last `seq` it has handled; init sends the rest again.
+//!
+//! A run or process whose end was acknowledged is forgotten.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of this protocol; init and server refuse each other when it differs.
+pub const LINK_VERSION: u32 = 1;
+/// Un-acknowledged body bytes that init keeps for one run or process.
+pub const WINDOW_BYTES_MAX: usize = 1024 * 1024;
+/// Longest piece of output in one event.
+pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Contexts alive in one sandbox.
+pub const CONTEXTS_MAX: usize = 64;
+/// Processes started by `Exec` alive in one sandbox.
+pub const EXECS_MAX: usize = 256;
+/// Time between the interrupt of a run at its timeout and the kill of its context, and between
+/// SIGTERM and SIGKILL of a process.
+pub const KILL_GRACE_MS: u64 = 2_000;
+/// Longest file that travels in one frame.
+pub const FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Entries in one directory listing.
+pub const LIST_ENTRIES_MAX: usize = 10_000;
+
+/// Which of a process's two pipes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Where a path may lead. Symbolic links are followed inside the sandbox, then the result is
+/// checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Within {
+    /// `/workspace` and below; anything else is `path_outside_workspace`.
+    Workspace,
+    /// The whole file system of the sandbox.
+    Root,
+}
+
+/// A message from the server with its number.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Call {
+    /// Chosen by the server, unique on one connection.
+    pub id: u64,
+    /// File descriptors attached to this frame.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fds: u32,
+    #[serde(flatten)]
+    pub request: Request,
+}
+
+/// What the server asks. The body, where one is meant, is named in the comment.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Sets the time from now after which init ends the sandbox by itself. Replaces the last one.
+    Deadline { after_ms: u64 },
+    /// Environment of every later exec and context of the sandbox (added under their own).
+    Environment { env: BTreeMap<String, String> },
+    /// Takes over a driver that was forked from a zygote. Four fds: control socket, stdout read
+    /// end, stderr read end, pidfd. The reply comes when the driver has said `ready`.
+    /// It stays spare until `ContextOpen` claims it.
+    ContextAdopt { language: String },
+    /// Gives `context` a driver: a spare one of that language. Error `no_spare` when there is none.
+    ContextOpen { context: String, language: String, cwd: String, env: BTreeMap<String, String> },
+    /// Gives `context` a driver started as a new process (`argv`), no zygote involved. The
+    /// control socket is fd 3 and `CROWNEST_KERNEL_FD=3`. Reply when it has said `ready`.
+    ContextSpawn {
+        context: String,
+        language: String,
+        argv: Vec<String>,
+        cwd: String,
+        env: BTreeMap<String, String>,
+    },
+    /// Kills the context's driver and everything in its session.
+    ContextClose { context: String },
+    /// Runs one cell; body = source. Reply at once (or error `context_busy`, `context_dead`,
+    /// `context_unknown`); then `Output` and `Kernel` events, then `RunDone`.
+    Run {
+        context: String,
+        /// Unique for the life of the sandbox.
+        run: u64,
+        timeout_ms: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cwd: Option<String>,
+    },
+    /// Interrupts that run, nothing else. Not an error when it is over.
+    Interrupt { run: u64 },
+    /// Starts a process. Reply `pid`; then `Output` events, then `ExecDone`.
+    Exec {
+        /// Unique for the life of the sandbox, numbered together with runs.
+        exec: u64,
+        argv: Vec<String>,
+        cwd: String,
+        env: BTreeMap<String, String>,
+        /// None: no limit but the sandbox's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
+    },
+    /// Sends a signal to the process group of an exec. With `escalate`, SIGKILL follows after
+    /// [`KILL_GRACE_MS`].
+    Signal { exec: u64, signal: i32, escalate: bool },
+    /// Everything of `target` up to `seq` has been handled. No reply.
+    Ack { target: u64, seq: u64 },
+    /// Send again what came after `seq`. Error `unknown_target` when it was forgotten.
+    Attach { target: u64, seq: u64 },
+    /// Reply: `stat`.
+    FileStat { path: String, within: Within },
+    /// Reply: `entries`.
+    FileList { path: String, within: Within },
+    /// Reply body = content from `offset`, at most `length` bytes (≤ FILE_BYTES_MAX); `stat` too.
+    FileRead { path: String, within: Within, offset: u64, length: u64 },
+    /// Body = whole content (≤ FILE_BYTES_MAX). Atomic: written beside it, then renamed.
+    FileWrite { path: String, within: Within, overwrite: bool, parents: bool, mode: u32 },
+    /// Reply: `stat`.
+    FileMkdir { path: String, within: Within, parents: bool },
+    FileMove { from: String, to: String, within: Within, overwrite: bool },
+    /// A file or an empty directory.
+    FileRemove { path: String, within: Within },
+    /// Reply with one fd: a TCP connection to that port on the sandbox's loopback.
+    Dial { port: u16 },
+}
+
+/// What init says.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Event {
+    /// File descriptors attached to this frame.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fds: u32,
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// Kinds of [`Event`].
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "ev", rename_all = "snake_case")]
+pub enum EventKind {
+    /// First on every connection. One fd when the sandbox has an egress listener (network mode
+    /// `proxy`): the listening TCP socket at 127.0.0.1:3128 in the sandbox's network namespace.
+    Hello {
+        version: u32,
+        /// Contexts that have a driver, by their id.
+        contexts: Vec<ContextState>,
+        /// Spare drivers by language.
+        spares: Vec<String>,
+        /// Runs and processes whose end has not been acknowledged.
+        targets: Vec<TargetState>,
+        /// Milliseconds until the sandbox ends itself; absent when no deadline was set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline_ms: Option<u64>,
+    },
+    /// Answer to the call with that id. Body when the request says so.
+    Reply {
+        id: u64,
+        #[serde(flatten)]
+        result: ReplyResult,
+    },
+    /// Body = bytes of one stream, in order, never split inside a UTF-8 character unless the
+    /// program itself wrote a broken one.
+    Output { target: u64, seq: u64, stream: Stream },
+    /// Body = one JSON event of the driver: `result`, `display`, `clear` or `error`, with the
+    /// number of its run checked by init.
+    Kernel { target: u64, seq: u64 },
+    /// The run is over and every byte it wrote has been sent.
+    RunDone { target: u64, seq: u64, outcome: RunOutcome, execution_count: u64, duration_us: u64 },
+    /// The process is over and every byte it wrote has been sent.
+    ExecDone { target: u64, seq: u64, outcome: ExecOutcome, duration_us: u64 },
+    /// The context's driver is gone, outside of any run.
+    ContextDied { context: String, death: Death },
+}
+
+/// Success or failure of a call.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplyResult {
+    Ok(Reply),
+    Error(CallError),
+}
+
+/// What a successful call brings; most bring nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Reply {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stat: Option<FileStat>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<Vec<FileEntry>>,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct CallError {
+    pub code: CallErrorCode,
+    pub message: String,
+}
+
+/// Reasons that the server tells apart.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum CallErrorCode {
+    ContextUnknown,
+    ContextExists,
+    ContextBusy,
+    ContextDead,
+    NoSpare,
+    TooMany,
+    UnknownTarget,
+    /// The program or driver could not be started.
+    SpawnFailed,
+    PathOutsideWorkspace,
+    FileNotFound,
+    ParentNotFound,
+    PathIsDirectory,
+    PathNotDirectory,
+    /// A device, socket or pipe where a file was meant.
+    PathNotRegular,
+    DirectoryNotEmpty,
+    FileExists,
+    FileTooLarge,
+    PermissionDenied,
+    NoSpace,
+    /// Nothing listens on that port.
+    PortClosed,
+    Invalid,
+    Internal,
+}
+
+/// A context in [`EventKind::Hello`].
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ContextState {
+    pub context: String,
+    pub language: String,
+}
+
+/// A run or process in [`EventKind::Hello`].
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct TargetState {
+    pub target: u64,
+    /// The context when it is a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// Last sequence number that has been given out.
+    pub seq: u64,
+    pub done: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum RunOutcome {
+    /// The driver answered: value or error, both are results.
+    Completed,
+    /// Interrupted by request; state is kept.
+    Interrupted,
+    /// At its timeout. `context_alive` false: it had to be killed.
+    TimedOut { context_alive: bool },
+    /// The driver died under the run.
+    Died(Death),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum ExecOutcome {
+    Exited { code: i32 },
+    Signaled { signal: i32 },
+    /// Killed at its timeout.
+    TimedOut { signal: i32 },
+}
+
+/// How a driver died, as far as init can tell. Out of memory is seen from outside, by the
+/// sandbox's cgroup.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Death {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Why init killed it, when it did: `bad_frame`, `closed`, `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a path is.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct FileStat {
+    /// Absolute, as it is inside the sandbox, after following links.
+    pub path: String,
+    pub kind: FileKind,
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Milliseconds since 1970.
+    pub modified_ms: i64,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// One entry of a directory, not followed when it is a link.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct FileEntry {
+    pub name: String,
+    #[serde(flatten)]
+    pub stat: FileStat,
+}
+
+/// Kind of a path.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    File,
+    Directory,
+    Symlink,
+    Other,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shapes on the wire: a change here is a change of protocol and needs a new LINK_VERSION.
+    #[test]
+    fn wire_shapes() {
+        let call = Call { id: 7, fds: 0, request: Request::Interrupt { run: 3 } };
+        assert_eq!(serde_json::to_string(&call).unwrap(), r#"{"id":7,"op":"interrupt","run":3}"#);
+        let event = Event {
+            fds: 0,
+            kind: EventKind::Reply { id: 7, result: ReplyResult::Ok(Reply::default()) },
+        };
+        assert_eq!(serde_json::to_string(&event).unwrap(), r#"{"ev":"reply","id":7,"ok":{}}"#);
+        let done = EventKind::RunDone {
+            target: 3,
+            seq: 2,
+            outcome: RunOutcome::TimedOut { context_alive: true },
+            execution_count: 1,
+            duration_us: 5,
+        };
+        let text = serde_json::to_string(&Event { fds: 0, kind: done.clone() }).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap().kind, done);
+    }
+}
