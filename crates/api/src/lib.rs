@@ -1,1 +1,29 @@
-//! placeholder
+//! The wire types of the CrowNest API: what clients send, what they get, and the rules that both
+//! sides can check without a server.
+//!
+//! Owns: request and answer bodies, identifiers, scopes, error codes with their HTTP status, and
+//! the limits that a client can run into. Everything is camelCase; an absent value is left out,
+//! never `null`; unknown fields are tolerated.
+//! Does not own: rows of the store, processes, I/O of any kind.
+
+#![forbid(unsafe_code)]
+
+pub mod api_key;
+pub mod code;
+pub mod command;
+pub mod error;
+pub mod file;
+pub mod id;
+pub mod limits;
+pub mod metadata;
+pub mod page;
+pub mod project;
+pub mod sandbox;
+pub mod scope;
+pub mod timestamp;
+pub mod usage;
+
+pub use error::{ErrorBody, ErrorCode, ErrorEnvelope};
+pub use id::{IdKind, new_id};
+pub use scope::Scope;
+pub use timestamp::Timestamp;

@@ -1,0 +1,305 @@
+//! Code contexts and code runs.
+
+use crate::timestamp::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// Interpreter state in a sandbox.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CodeContext {
+    #[schema(example = "cctx_06f3m2c9r7x8k4e1t5w0q2z6ya")]
+    pub id: String,
+    pub sandbox_id: String,
+    pub language: String,
+    pub cwd: String,
+    pub created_at: Timestamp,
+    /// Made on demand for runs that name no context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_default: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// `POST /v1/sandboxes/{id}/code/contexts`.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateContext {
+    /// `python`, `javascript`, `typescript` or what else the template has.
+    #[schema(example = "python")]
+    pub language: String,
+    /// Working directory; default `/workspace`.
+    pub cwd: Option<String>,
+    /// How long the interpreter may take to start.
+    #[schema(minimum = 1, maximum = 600_000)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// Answer with one context.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ContextAnswer {
+    pub context: CodeContext,
+}
+
+/// What happens to outputs that may not be inline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ArtifactPolicy {
+    #[default]
+    InlineOnly,
+    Promote,
+}
+
+/// How png, jpeg, svg and html outputs are delivered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RichOutputs {
+    /// As artifacts when promoted, otherwise rejected with the reason.
+    #[default]
+    Contract,
+    /// Extension: inline too, images as base64. Such HTML and SVG are active content that
+    /// untrusted code wrote: show it in a sandboxed frame or not at all.
+    Inline,
+}
+
+/// `POST /v1/sandboxes/{id}/code/runs` and `/code/runs/stream`.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunCode {
+    /// Source, at most 256 KiB.
+    #[schema(example = "1 + 1")]
+    pub code: String,
+    #[schema(example = "python")]
+    pub language: String,
+    /// Default: the sandbox's default context of that language, made on demand.
+    pub context_id: Option<String>,
+    /// Working directory of this run.
+    pub cwd: Option<String>,
+    #[schema(minimum = 1, maximum = 600_000)]
+    pub timeout_ms: Option<u64>,
+    pub artifact_policy: Option<ArtifactPolicy>,
+    /// Extension.
+    pub rich_outputs: Option<RichOutputs>,
+}
+
+/// Answer with one run.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RunAnswer {
+    pub run: RunCodeResult,
+}
+
+/// How a run ended. An exception in the code is a completed run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RunOutcome {
+    Completed,
+    /// By request; the state of the context is kept.
+    Interrupted,
+    /// At its timeout.
+    TimedOut,
+    /// The interpreter was killed for want of memory; its state is lost.
+    OutOfMemory,
+    /// The interpreter ended under the run; its state is lost.
+    ContextDied,
+}
+
+impl RunOutcome {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Interrupted => "interrupted",
+            Self::TimedOut => "timed_out",
+            Self::OutOfMemory => "out_of_memory",
+            Self::ContextDied => "context_died",
+        }
+    }
+}
+
+/// What a run brought.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunCodeResult {
+    pub sandbox_id: String,
+    pub context_id: String,
+    pub language: String,
+    pub execution_count: u64,
+    /// Pieces of standard output, to be joined without a separator.
+    pub stdout: Vec<String>,
+    pub stderr: Vec<String>,
+    pub outputs: Vec<CodeOutput>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_truncated: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_truncated: Option<bool>,
+    /// Extension: bytes left out of `stdout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_omitted_bytes: Option<u64>,
+    /// Extension: bytes left out of `stderr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_omitted_bytes: Option<u64>,
+    /// Extension: outputs left out because there were too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs_omitted: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<CodeError>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// Extension: how the run ended.
+    pub outcome: RunOutcome,
+    /// Extension: true when this run had a fresh interpreter because the one before was lost:
+    /// variables of earlier runs are gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_reset: Option<bool>,
+}
+
+/// An exception in the code, or the reason why the run did not complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CodeError {
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceback: Option<Vec<String>>,
+    /// Extension: line of the cell, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+}
+
+/// Format of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputFormat {
+    Chart,
+    Data,
+    Html,
+    Jpeg,
+    Json,
+    Latex,
+    Markdown,
+    Png,
+    Svg,
+    Text,
+}
+
+/// Why an output is not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectedReason {
+    ArtifactScopeRequired,
+    OutputTooLarge,
+    RequiresArtifactPromotion,
+    UnsafeActiveContent,
+    UnsupportedFormat,
+}
+
+/// One rich output: one representation of one displayed value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(
+    tag = "kind",
+    rename_all = "snake_case",
+    rename_all_fields = "camelCase"
+)]
+pub enum CodeOutput {
+    Inline {
+        /// chart, data, json, latex, markdown or text; with `richOutputs: "inline"` also png,
+        /// jpeg, svg and html.
+        format: OutputFormat,
+        /// Text, or JSON for json, data and chart; base64 for png and jpeg.
+        value: Value,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        truncated: Option<bool>,
+        #[serde(flatten)]
+        origin: OutputOrigin,
+    },
+    Artifact {
+        format: OutputFormat,
+        artifact_id: String,
+        content_type: String,
+        size_bytes: u64,
+        #[serde(flatten)]
+        origin: OutputOrigin,
+    },
+    Rejected {
+        format: OutputFormat,
+        reason: RejectedReason,
+        #[serde(flatten)]
+        origin: OutputOrigin,
+    },
+}
+
+/// Extension: where an output comes from, so that representations of one value can be told from
+/// several values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputOrigin {
+    /// Number of the displayed value in its run, from 0; outputs with the same number are
+    /// representations of one value.
+    pub value_index: u32,
+    /// MIME type as the code produced it.
+    pub mime_type: String,
+    /// True for the value of the last expression, absent for what was displayed on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_result: Option<bool>,
+    /// Name of a display that later outputs may replace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_id: Option<String>,
+}
+
+/// One event of a streamed run; the last one is always `complete`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(tag = "type", content = "data", rename_all = "snake_case")]
+pub enum RunStreamEvent<'a> {
+    #[schema(value_type = String)]
+    Stdout(&'a str),
+    #[schema(value_type = String)]
+    Stderr(&'a str),
+    Output(&'a CodeOutput),
+    Error(&'a CodeError),
+    Complete(&'a RunCodeResult),
+}
+
+/// Answer of an interrupt.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct InterruptAnswer {
+    /// Whether a run was active.
+    pub interrupted: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_have_the_shape_of_the_contract() {
+        let output = CodeOutput::Rejected {
+            format: OutputFormat::Png,
+            reason: RejectedReason::RequiresArtifactPromotion,
+            origin: OutputOrigin {
+                value_index: 0,
+                mime_type: "image/png".into(),
+                is_result: Some(true),
+                display_id: None,
+            },
+        };
+        let json = serde_json::to_value(&output).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "kind": "rejected", "format": "png", "reason": "requires_artifact_promotion",
+                "valueIndex": 0, "mimeType": "image/png", "isResult": true,
+            })
+        );
+        let event = serde_json::to_string(&RunStreamEvent::Stdout("hi\n")).unwrap();
+        assert_eq!(event, r#"{"type":"stdout","data":"hi\n"}"#);
+    }
+
+    #[test]
+    fn absent_and_null_request_fields_mean_the_same_and_unknown_ones_are_tolerated() {
+        let body = r#"{"code":"1","language":"python","contextId":null,"later":[1]}"#;
+        let run: RunCode = serde_json::from_str(body).unwrap();
+        assert_eq!((run.context_id, run.timeout_ms), (None, None));
+    }
+}
