@@ -1,1 +1,4 @@
-//! placeholder
+//! The HTTP proxy through which sandboxes reach the world.
+
+mod policy;
+pub use policy::Policy;

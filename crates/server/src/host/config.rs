@@ -1,0 +1,81 @@
+//! What the host is told at start.
+
+use super::spawner::{Limits, Network, Spawner};
+use super::types::TemplateRef;
+use crate::egress::Policy;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Configuration of a [`super::Host`].
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    pub spawner: Arc<dyn Spawner>,
+    /// Sandboxes on this node, pooled ones included.
+    pub sandboxes_max: usize,
+    /// Egress rules of every sandbox that sets none of its own.
+    pub egress: Arc<Policy>,
+    /// Program of each language's driver, for contexts that are started and not forked.
+    pub drivers: BTreeMap<String, Vec<String>>,
+    /// Languages whose driver the spawner can fork from a zygote.
+    pub forkable: Vec<String>,
+    pub pool: PoolConfig,
+}
+
+impl HostConfig {
+    /// The usual configuration around a spawner: Python, no pool.
+    #[must_use]
+    pub fn new(spawner: Arc<dyn Spawner>, egress: Arc<Policy>) -> Self {
+        let python = ["/usr/bin/python3", "-B", "/opt/crownest/python/driver.py"];
+        Self {
+            spawner,
+            sandboxes_max: 4_000,
+            egress,
+            drivers: BTreeMap::from([("python".into(), python.map(str::to_owned).to_vec())]),
+            forkable: vec!["python".into()],
+            pool: PoolConfig::default(),
+        }
+    }
+}
+
+/// How many sandboxes are kept ready, and how fast they are replaced.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    pub templates: Vec<PoolTemplate>,
+    /// Sandboxes made per second, at most.
+    pub refill_per_second: u32,
+    /// Sandboxes being made at the same time.
+    pub refill_concurrency: usize,
+    /// No refill while the machine's available memory is below this.
+    pub memory_available_bytes_min: u64,
+    /// An entry older than this is replaced, so that the address layout it shares with its zygote
+    /// does not live for ever.
+    pub entry_age_max: Duration,
+}
+
+/// Oldest pool entry that is handed out, by default.
+pub const POOL_ENTRY_AGE_MAX: Duration = Duration::from_secs(30 * 60);
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            templates: Vec::new(),
+            refill_per_second: 50,
+            refill_concurrency: 2,
+            memory_available_bytes_min: 1 << 30,
+            entry_age_max: POOL_ENTRY_AGE_MAX,
+        }
+    }
+}
+
+/// What is kept ready of one template.
+#[derive(Debug, Clone)]
+pub struct PoolTemplate {
+    pub template: TemplateRef,
+    /// 0: none.
+    pub size: usize,
+    pub limits: Limits,
+    pub network: Network,
+    /// Language of the driver that is adopted beforehand; none: an empty sandbox.
+    pub driver: Option<String>,
+}

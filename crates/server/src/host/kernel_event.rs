@@ -1,0 +1,389 @@
+//! Events of a language driver, from hostile JSON to bounded types.
+//!
+//! A driver runs tenant code in its own process, so its JSON may be anything. It is parsed once,
+//! in the task that consumes the run, straight into types whose size is bounded by the frame:
+//! JSON values inside a bundle stay text, because a tree of them can be thirty times as large.
+
+use super::types::RunEvent;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// Longest event; the kernel protocol's own limit for a frame.
+const EVENT_BYTES_MAX: usize = 12 * 1024 * 1024;
+/// MIME types in one bundle.
+const BUNDLE_ENTRIES_MAX: usize = 64;
+/// Longest MIME type, exception name, display id.
+const NAME_CHARS_MAX: usize = 256;
+/// Longest message of an exception.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Lines of a traceback; the rest is left out.
+const TRACEBACK_LINES_MAX: usize = 1_000;
+/// Longest line of a traceback; the rest is cut.
+const TRACEBACK_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Largest metadata that is read.
+const METADATA_BYTES_MAX: usize = 64 * 1024;
+
+/// A rich result: the same value in one or several representations.
+#[derive(Debug, Clone, Default)]
+pub struct Bundle {
+    pub entries: Vec<BundleEntry>,
+    /// Representations that the driver left out because they were too large.
+    pub omitted: Vec<Omitted>,
+    /// The driver's metadata as JSON text, at most [`METADATA_BYTES_MAX`].
+    pub metadata: Option<Box<RawValue>>,
+    pub execution_count: Option<u64>,
+}
+
+impl Bundle {
+    /// The representation of that MIME type.
+    #[must_use]
+    pub fn get(&self, mime: &str) -> Option<&BundleValue> {
+        self.entries
+            .iter()
+            .find(|e| e.mime == mime)
+            .map(|e| &e.value)
+    }
+}
+
+/// One representation.
+#[derive(Debug, Clone)]
+pub struct BundleEntry {
+    /// `type/subtype`, printable ASCII.
+    pub mime: String,
+    pub value: BundleValue,
+}
+
+/// The content of one representation.
+#[derive(Debug, Clone)]
+pub enum BundleValue {
+    /// Text, or base64 for binary types. Not checked to be valid base64.
+    Text(String),
+    /// Well-formed JSON, for types that end in `json`.
+    Json(Box<RawValue>),
+}
+
+/// A representation that was too large.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Omitted {
+    pub mime: String,
+    pub bytes: u64,
+}
+
+/// Parses one event. `None`: malformed or unknown, to be dropped and counted.
+pub(super) fn parse(json: &[u8]) -> Option<RunEvent> {
+    if json.len() > EVENT_BYTES_MAX {
+        return None;
+    }
+    let event: RawEvent<'_> = serde_json::from_slice(json).ok()?;
+    match &*event.ev {
+        "result" => Some(RunEvent::Result(event.bundle()?)),
+        "display" => Some(RunEvent::Display {
+            display_id: match &event.display_id {
+                Some(id) => Some(name(id)?),
+                None => None,
+            },
+            update: event.update.unwrap_or(false),
+            bundle: event.bundle()?,
+        }),
+        "clear" => Some(RunEvent::Clear {
+            wait: event.wait.unwrap_or(false),
+        }),
+        "error" => Some(RunEvent::Error {
+            name: event
+                .name
+                .as_deref()
+                .map(|n| cut_chars(n, NAME_CHARS_MAX))?,
+            message: event
+                .message
+                .as_deref()
+                .map_or_else(String::new, |m| cut_bytes(m, MESSAGE_BYTES_MAX).to_owned()),
+            traceback: event.traceback.map(|t| t.0).unwrap_or_default(),
+            line: event
+                .line
+                .and_then(|l| u32::try_from(l).ok())
+                .filter(|l| *l > 0),
+        }),
+        _ => None,
+    }
+}
+
+/// Fields of every event; which ones count depends on `ev`.
+#[derive(Deserialize)]
+struct RawEvent<'a> {
+    #[serde(borrow)]
+    ev: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<RawBundle<'a>>,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+    #[serde(default)]
+    count: Option<u64>,
+    #[serde(borrow, default)]
+    display_id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    update: Option<bool>,
+    #[serde(default)]
+    wait: Option<bool>,
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    message: Option<Cow<'a, str>>,
+    #[serde(default)]
+    traceback: Option<Traceback>,
+    #[serde(default)]
+    line: Option<i64>,
+}
+
+impl RawEvent<'_> {
+    fn bundle(&self) -> Option<Bundle> {
+        let mut entries = Vec::new();
+        for (mime, raw) in &self.data.as_ref()?.0 {
+            if entries.len() == BUNDLE_ENTRIES_MAX {
+                break;
+            }
+            // One bad representation does not take the good ones with it.
+            if let (true, Some(value)) = (is_mime(mime), bundle_value(mime, raw)) {
+                entries.push(BundleEntry {
+                    mime: mime.clone().into_owned(),
+                    value,
+                });
+            }
+        }
+        let metadata = self
+            .metadata
+            .filter(|m| m.get().len() <= METADATA_BYTES_MAX);
+        Some(Bundle {
+            entries,
+            omitted: metadata.map(omitted).unwrap_or_default(),
+            metadata: metadata.map(ToOwned::to_owned),
+            execution_count: self.count,
+        })
+    }
+}
+
+fn bundle_value(mime: &str, raw: &RawValue) -> Option<BundleValue> {
+    if mime.ends_with("json") {
+        return Some(BundleValue::Json(raw.to_owned()));
+    }
+    serde_json::from_str::<String>(raw.get())
+        .ok()
+        .map(BundleValue::Text)
+}
+
+/// `metadata.crownest.omitted`, as far as it is well-formed.
+fn omitted(metadata: &RawValue) -> Vec<Omitted> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        crownest: Ours,
+    }
+    #[derive(Deserialize)]
+    struct Ours {
+        omitted: Vec<Omitted>,
+    }
+    let Ok(metadata) = serde_json::from_str::<Metadata>(metadata.get()) else {
+        return Vec::new();
+    };
+    let mut list = metadata.crownest.omitted;
+    list.retain(|o| is_mime(&o.mime));
+    list.truncate(BUNDLE_ENTRIES_MAX);
+    list
+}
+
+/// `type/subtype` with optional parameters, printable ASCII, no spaces beyond single ones.
+fn is_mime(mime: &str) -> bool {
+    mime.len() <= NAME_CHARS_MAX
+        && mime
+            .split_once('/')
+            .is_some_and(|(kind, sub)| !kind.is_empty() && !sub.is_empty())
+        && mime.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+}
+
+fn name(text: &str) -> Option<String> {
+    (text.chars().count() <= NAME_CHARS_MAX).then(|| text.to_owned())
+}
+
+fn cut_chars(text: &str, chars_max: usize) -> String {
+    text.chars().take(chars_max).collect()
+}
+
+fn cut_bytes(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
+/// MIME type → value, kept as text; at most one past the limit is stored, the rest is skipped.
+struct RawBundle<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawBundle<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = RawBundle<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a MIME bundle")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
+                while let Some(Text(mime)) = map.next_key::<Text<'de>>()? {
+                    if entries.len() == BUNDLE_ENTRIES_MAX {
+                        map.next_value::<IgnoredAny>()?;
+                    } else {
+                        entries.push((mime, map.next_value()?));
+                    }
+                }
+                Ok(RawBundle(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// A string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Lines of a traceback, cut in number and length while they are read.
+struct Traceback(Vec<String>);
+
+impl<'de> Deserialize<'de> for Traceback {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Lines;
+        impl<'de> Visitor<'de> for Lines {
+            type Value = Traceback;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of lines")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut lines = Vec::new();
+                while lines.len() < TRACEBACK_LINES_MAX {
+                    let Some(Text(line)) = seq.next_element::<Text<'de>>()? else {
+                        break;
+                    };
+                    lines.push(cut_bytes(&line, TRACEBACK_LINE_BYTES_MAX).to_owned());
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Traceback(lines))
+            }
+        }
+        deserializer.deserialize_seq(Lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(json: &str) -> Bundle {
+        match parse(json.as_bytes()) {
+            Some(RunEvent::Result(bundle) | RunEvent::Display { bundle, .. }) => bundle,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_result_keeps_text_as_text_and_json_as_json() {
+        let got = bundle(
+            r#"{"ev":"result","run":1,"count":3,"data":{"text/plain":"a\nb","application/json":{"x":[1]}},"metadata":{"crownest":{"omitted":[{"mime":"text/html","bytes":9000000}]}}}"#,
+        );
+        assert_eq!(got.execution_count, Some(3));
+        let BundleValue::Text(text) = got.get("text/plain").unwrap() else {
+            panic!()
+        };
+        assert_eq!(text, "a\nb");
+        let BundleValue::Json(json) = got.get("application/json").unwrap() else {
+            panic!()
+        };
+        assert_eq!(json.get(), r#"{"x":[1]}"#);
+        assert_eq!(
+            got.omitted,
+            [Omitted {
+                mime: "text/html".into(),
+                bytes: 9_000_000
+            }]
+        );
+    }
+
+    #[test]
+    fn bad_representations_go_and_good_ones_stay() {
+        let got = bundle(
+            r#"{"ev":"display","data":{"nonsense":"x","text/html":{"a":1},"image/png\n":"x","text/plain":"ok"},"display_id":"d","update":true}"#,
+        );
+        assert_eq!(got.entries.len(), 1);
+        assert_eq!(got.entries[0].mime, "text/plain");
+    }
+
+    #[test]
+    fn entries_are_bounded() {
+        let many: Vec<String> = (0..200).map(|i| format!(r#""text/x{i}":"v""#)).collect();
+        let got = bundle(&format!(
+            r#"{{"ev":"result","data":{{{}}}}}"#,
+            many.join(",")
+        ));
+        assert_eq!(got.entries.len(), BUNDLE_ENTRIES_MAX);
+    }
+
+    #[test]
+    fn errors_are_cut() {
+        let lines = vec!["é".repeat(4_500); 1_200];
+        let json = serde_json::json!({
+            "ev": "error", "name": "N".repeat(500), "message": "m".repeat(200_000),
+            "traceback": lines, "line": -4,
+        });
+        let Some(RunEvent::Error {
+            name,
+            message,
+            traceback,
+            line,
+        }) = parse(json.to_string().as_bytes())
+        else {
+            panic!()
+        };
+        assert_eq!(name.len(), NAME_CHARS_MAX);
+        assert_eq!(message.len(), MESSAGE_BYTES_MAX);
+        assert_eq!(traceback.len(), TRACEBACK_LINES_MAX);
+        assert!(
+            traceback
+                .iter()
+                .all(|l| l.len() <= TRACEBACK_LINE_BYTES_MAX)
+        );
+        assert_eq!(line, None);
+    }
+
+    #[test]
+    fn hostile_json_is_dropped() {
+        let deep = format!(
+            "{}{}",
+            r#"{"ev":"result","data":{"a/json":"#,
+            "[".repeat(100_000)
+        );
+        for json in [
+            "",
+            "null",
+            "[]",
+            r#"{"ev":"done","status":"ok"}"#,
+            r#"{"ev":"ready"}"#,
+            r#"{"ev":"result"}"#,
+            r#"{"ev":"result","ev":"result","data":{}}"#,
+            r#"{"ev":"result","data":[1]}"#,
+            r#"{"ev":"error","message":"no name"}"#,
+            r#"{"ev":"error","name":"E","traceback":"no list"}"#,
+            deep.as_str(),
+        ] {
+            assert!(
+                parse(json.as_bytes()).is_none(),
+                "{}",
+                &json[..json.len().min(60)]
+            );
+        }
+        assert!(parse(&[0xff, 0xfe]).is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn parse_never_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The seam between the host and whatever makes sandboxes: the native spawner today, another
+//! driver (a second kernel boundary) tomorrow. Nothing above this file knows which it is.
+
+pub use crownest_runtime::command::{Limits, Network, SandboxKey, SandboxStats, TemplateDigest};
+use futures_util::future::BoxFuture;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// A sandbox to make.
+#[derive(Debug, Clone)]
+pub struct CreateSpec {
+    pub key: SandboxKey,
+    pub template: TemplateDigest,
+    pub limits: Limits,
+    pub network: Network,
+}
+
+/// A sandbox that was made.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// Where its init listens.
+    pub init_socket: PathBuf,
+}
+
+/// A Python driver forked from a zygote into a sandbox; init adopts the four fds.
+#[derive(Debug)]
+pub struct ForkedDriver {
+    pub control: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    pub pidfd: OwnedFd,
+}
+
+/// Why a command to the spawner failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SpawnerError {
+    /// The spawner is being restarted, or is not there. Worth another try.
+    #[error("not connected: {0}")]
+    Disconnected(String),
+    /// It has no sandbox of that key.
+    #[error("no such sandbox")]
+    Unknown,
+    /// No room: uid ranges or forks in flight.
+    #[error("{0}")]
+    Full(String),
+    /// It tried and failed, or would not try.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Makes, feeds and unmakes sandboxes. Every method may be called concurrently.
+pub trait Spawner: std::fmt::Debug + Send + Sync + 'static {
+    /// Makes a sandbox; its init listens when this returns.
+    fn create<'a>(&'a self, spec: &'a CreateSpec) -> BoxFuture<'a, Result<Created, SpawnerError>>;
+    /// Forks an interpreter of the template's zygote into the sandbox.
+    fn fork<'a>(
+        &'a self,
+        key: &'a SandboxKey,
+        template: &'a TemplateDigest,
+    ) -> BoxFuture<'a, Result<ForkedDriver, SpawnerError>>;
+    /// Kills everything in it; returns when it is gone. Not an error when there is none.
+    fn destroy<'a>(&'a self, key: &'a SandboxKey) -> BoxFuture<'a, Result<(), SpawnerError>>;
+    /// Stops or continues everything in it.
+    fn freeze<'a>(
+        &'a self,
+        key: &'a SandboxKey,
+        frozen: bool,
+    ) -> BoxFuture<'a, Result<(), SpawnerError>>;
+    /// What it uses.
+    fn stats<'a>(
+        &'a self,
+        key: &'a SandboxKey,
+    ) -> BoxFuture<'a, Result<SandboxStats, SpawnerError>>;
+    /// Keys of all sandboxes that exist.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<SandboxKey>, SpawnerError>>;
+    /// Where the init of a sandbox listens, made by this server or by one before it.
+    fn init_socket(&self, key: &SandboxKey) -> PathBuf;
+}
