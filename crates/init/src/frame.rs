@@ -7,12 +7,14 @@
 
 use std::fmt;
 
-/// Longest JSON head. Environment maps are the largest thing in one.
-pub const HEAD_BYTES_MAX: usize = 512 * 1024;
+/// Longest JSON head. A listing of 10,000 entries is the largest thing in one.
+pub const HEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Longest raw body: one rich result of a kernel, or one piece of a file.
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Size of the two length words.
 pub const PREFIX_BYTES: usize = 8;
+/// Capacity that a decoder keeps between frames.
+const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 /// Most file descriptors that one frame may carry.
 pub const FRAME_FDS_MAX: usize = 8;
 
@@ -27,7 +29,12 @@ pub struct Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame({}, {} body bytes)", String::from_utf8_lossy(&self.head), self.body.len())
+        write!(
+            f,
+            "Frame({}, {} body bytes)",
+            String::from_utf8_lossy(&self.head),
+            self.body.len()
+        )
     }
 }
 
@@ -56,8 +63,14 @@ impl std::error::Error for FrameError {}
 /// # Panics
 /// If `head` or `body` exceeds its limit: the sender is ours and must not build such a frame.
 pub fn encode(head: &[u8], body: &[u8], out: &mut Vec<u8>) {
-    assert!(!head.is_empty() && head.len() <= HEAD_BYTES_MAX, "head length checked by the caller");
-    assert!(body.len() <= BODY_BYTES_MAX, "body length checked by the caller");
+    assert!(
+        !head.is_empty() && head.len() <= HEAD_BYTES_MAX,
+        "head length checked by the caller"
+    );
+    assert!(
+        body.len() <= BODY_BYTES_MAX,
+        "body length checked by the caller"
+    );
     let head_len = u32::try_from(head.len()).expect("below HEAD_BYTES_MAX");
     let body_len = u32::try_from(body.len()).expect("below BODY_BYTES_MAX");
     out.reserve(PREFIX_BYTES + head.len() + body.len());
@@ -69,10 +82,16 @@ pub fn encode(head: &[u8], body: &[u8], out: &mut Vec<u8>) {
 
 /// Collects bytes and cuts frames out of them. Holds at most one frame plus what one read
 /// brought, since the caller decodes after every read.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
     start: usize,
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Decoder({} bytes)", self.buffer.len() - self.start)
+    }
 }
 
 impl Decoder {
@@ -80,6 +99,8 @@ impl Decoder {
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 && self.start == self.buffer.len() {
             self.buffer.clear();
+            // One large frame must not cost its memory for the rest of the connection.
+            self.buffer.shrink_to(BUFFER_BYTES_KEPT);
             self.start = 0;
         } else if self.start > 64 * 1024 {
             self.buffer.drain(..self.start);
@@ -94,7 +115,9 @@ impl Decoder {
     /// [`FrameError`] when an announced length is out of range; the connection must be dropped.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let pending = &self.buffer[self.start..];
-        let Some(prefix) = pending.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+        let Some(prefix) = pending.first_chunk::<PREFIX_BYTES>() else {
+            return Ok(None);
+        };
         let head_len = u32::from_le_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]);
         let body_len = u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]);
         let head_size = head_len as usize;

@@ -15,7 +15,10 @@ pub const KERNEL_FRAME_BYTES_MAX: usize = 12 * 1024 * 1024;
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum KernelOp {
     /// Once, before the first execute: working directory and environment of the context.
-    Start { cwd: String, env: BTreeMap<String, String> },
+    Start {
+        cwd: String,
+        env: BTreeMap<String, String>,
+    },
     /// Run one cell. `run` is unique for the life of the sandbox.
     Execute {
         run: u64,
@@ -33,4 +36,17 @@ pub struct KernelEventHead {
     /// The run it belongs to; absent on `ready`.
     #[serde(default)]
     pub run: Option<u64>,
+}
+
+/// What init reads of a `done`.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+pub struct KernelDone {
+    /// `ok`, `error`, `interrupted`.
+    pub status: String,
+    /// Execution count of the context.
+    #[serde(default)]
+    pub count: u64,
+    /// Processor time of the cell as the driver counted it; never trusted.
+    #[serde(default)]
+    pub cpu_us: Option<u64>,
 }

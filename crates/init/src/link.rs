@@ -34,7 +34,14 @@ pub const EXECS_MAX: usize = 256;
 pub const KILL_GRACE_MS: u64 = 2_000;
 /// Longest file that travels in one frame.
 pub const FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Entries in one directory listing.
+/// Output of one stream that a context may print while no run is active and that is kept for
+/// its next run.
+pub const BACKGROUND_BYTES_MAX: usize = 64 * 1024;
+/// Runs and processes that init remembers at once: alive, or over and not yet acknowledged.
+pub const TARGETS_MAX: usize = 512;
+/// Time a driver has to say `ready`.
+pub const DRIVER_READY_MS_MAX: u64 = 30_000;
+/// Entries in one directory listing; a directory with more is refused with `too_many`.
 pub const LIST_ENTRIES_MAX: usize = 10_000;
 
 /// Which of a process's two pipes.
@@ -81,7 +88,12 @@ pub enum Request {
     /// It stays spare until `ContextOpen` claims it.
     ContextAdopt { language: String },
     /// Gives `context` a driver: a spare one of that language. Error `no_spare` when there is none.
-    ContextOpen { context: String, language: String, cwd: String, env: BTreeMap<String, String> },
+    ContextOpen {
+        context: String,
+        language: String,
+        cwd: String,
+        env: BTreeMap<String, String>,
+    },
     /// Gives `context` a driver started as a new process (`argv`), no zygote involved. The
     /// control socket is fd 3 and `CROWNEST_KERNEL_FD=3`. Reply when it has said `ready`.
     ContextSpawn {
@@ -118,22 +130,46 @@ pub enum Request {
     },
     /// Sends a signal to the process group of an exec. With `escalate`, SIGKILL follows after
     /// [`KILL_GRACE_MS`].
-    Signal { exec: u64, signal: i32, escalate: bool },
+    Signal {
+        exec: u64,
+        signal: i32,
+        escalate: bool,
+    },
     /// Everything of `target` up to `seq` has been handled. No reply.
     Ack { target: u64, seq: u64 },
     /// Send again what came after `seq`. Error `unknown_target` when it was forgotten.
     Attach { target: u64, seq: u64 },
     /// Reply: `stat`.
     FileStat { path: String, within: Within },
-    /// Reply: `entries`.
+    /// Reply: `entries`, sorted by name.
     FileList { path: String, within: Within },
     /// Reply body = content from `offset`, at most `length` bytes (≤ FILE_BYTES_MAX); `stat` too.
-    FileRead { path: String, within: Within, offset: u64, length: u64 },
+    FileRead {
+        path: String,
+        within: Within,
+        offset: u64,
+        length: u64,
+    },
     /// Body = whole content (≤ FILE_BYTES_MAX). Atomic: written beside it, then renamed.
-    FileWrite { path: String, within: Within, overwrite: bool, parents: bool, mode: u32 },
+    FileWrite {
+        path: String,
+        within: Within,
+        overwrite: bool,
+        parents: bool,
+        mode: u32,
+    },
     /// Reply: `stat`.
-    FileMkdir { path: String, within: Within, parents: bool },
-    FileMove { from: String, to: String, within: Within, overwrite: bool },
+    FileMkdir {
+        path: String,
+        within: Within,
+        parents: bool,
+    },
+    FileMove {
+        from: String,
+        to: String,
+        within: Within,
+        overwrite: bool,
+    },
     /// A file or an empty directory.
     FileRemove { path: String, within: Within },
     /// Reply with one fd: a TCP connection to that port on the sandbox's loopback.
@@ -176,14 +212,37 @@ pub enum EventKind {
     },
     /// Body = bytes of one stream, in order, never split inside a UTF-8 character unless the
     /// program itself wrote a broken one.
-    Output { target: u64, seq: u64, stream: Stream },
+    Output {
+        target: u64,
+        seq: u64,
+        stream: Stream,
+    },
     /// Body = one JSON event of the driver: `result`, `display`, `clear` or `error`, with the
     /// number of its run checked by init.
     Kernel { target: u64, seq: u64 },
     /// The run is over and every byte it wrote has been sent.
-    RunDone { target: u64, seq: u64, outcome: RunOutcome, execution_count: u64, duration_us: u64 },
+    RunDone {
+        target: u64,
+        seq: u64,
+        outcome: RunOutcome,
+        execution_count: u64,
+        duration_us: u64,
+        /// Bytes that background threads or children printed between the last run and this one
+        /// and that init had no room for ([`BACKGROUND_BYTES_MAX`] per stream are kept and come
+        /// as the first `Output` of this run).
+        #[serde(default, skip_serializing_if = "is_zero_u64")]
+        background_dropped: u64,
+        /// What the driver says the cell cost. It is tenant code: never bill by it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cpu_us: Option<u64>,
+    },
     /// The process is over and every byte it wrote has been sent.
-    ExecDone { target: u64, seq: u64, outcome: ExecOutcome, duration_us: u64 },
+    ExecDone {
+        target: u64,
+        seq: u64,
+        outcome: ExecOutcome,
+        duration_us: u64,
+    },
     /// The context's driver is gone, outside of any run.
     ContextDied { context: String, death: Death },
 }
@@ -282,10 +341,16 @@ pub enum RunOutcome {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum ExecOutcome {
-    Exited { code: i32 },
-    Signaled { signal: i32 },
+    Exited {
+        code: i32,
+    },
+    Signaled {
+        signal: i32,
+    },
     /// Killed at its timeout.
-    TimedOut { signal: i32 },
+    TimedOut {
+        signal: i32,
+    },
 }
 
 /// How a driver died, as far as init can tell. Out of memory is seen from outside, by the
@@ -334,8 +399,19 @@ pub enum FileKind {
     Other,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
 fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+fn is_zero_u64(n: &u64) -> bool {
     *n == 0
 }
 
@@ -346,21 +422,42 @@ mod tests {
     /// Shapes on the wire: a change here is a change of protocol and needs a new LINK_VERSION.
     #[test]
     fn wire_shapes() {
-        let call = Call { id: 7, fds: 0, request: Request::Interrupt { run: 3 } };
-        assert_eq!(serde_json::to_string(&call).unwrap(), r#"{"id":7,"op":"interrupt","run":3}"#);
+        let call = Call {
+            id: 7,
+            fds: 0,
+            request: Request::Interrupt { run: 3 },
+        };
+        assert_eq!(
+            serde_json::to_string(&call).unwrap(),
+            r#"{"id":7,"op":"interrupt","run":3}"#
+        );
         let event = Event {
             fds: 0,
-            kind: EventKind::Reply { id: 7, result: ReplyResult::Ok(Reply::default()) },
+            kind: EventKind::Reply {
+                id: 7,
+                result: ReplyResult::Ok(Reply::default()),
+            },
         };
-        assert_eq!(serde_json::to_string(&event).unwrap(), r#"{"ev":"reply","id":7,"ok":{}}"#);
+        assert_eq!(
+            serde_json::to_string(&event).unwrap(),
+            r#"{"ev":"reply","id":7,"ok":{}}"#
+        );
         let done = EventKind::RunDone {
             target: 3,
             seq: 2,
-            outcome: RunOutcome::TimedOut { context_alive: true },
+            outcome: RunOutcome::TimedOut {
+                context_alive: true,
+            },
             execution_count: 1,
             duration_us: 5,
+            background_dropped: 0,
+            cpu_us: None,
         };
-        let text = serde_json::to_string(&Event { fds: 0, kind: done.clone() }).unwrap();
+        let text = serde_json::to_string(&Event {
+            fds: 0,
+            kind: done.clone(),
+        })
+        .unwrap();
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap().kind, done);
     }
 }
