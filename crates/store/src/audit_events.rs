@@ -1,0 +1,147 @@
+//! The audit log: who did what to which resource, and how it ended. Rows are only ever added;
+//! they outlive what they describe and point to it by id alone.
+
+use crate::column::row;
+use crate::db::{in_transaction, on_reader, on_writer};
+use crate::page::Listed;
+use crate::{Cursor, Micros, Page, PageRequest, Store, StoreError};
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEvent {
+    pub id: String,
+    pub org_id: String,
+    pub project_id: Option<String>,
+    pub at: Micros,
+    /// `api_key`, `human`, `agent_credential` or `system`; the store does not interpret it.
+    pub actor_kind: String,
+    pub actor_id: String,
+    pub action: String,
+    pub resource_kind: String,
+    pub resource_id: String,
+    pub outcome: String,
+    pub request_id: Option<String>,
+    /// JSON.
+    pub details: String,
+}
+
+row!(AuditEvent {
+    id,
+    org_id,
+    project_id,
+    at,
+    actor_kind,
+    actor_id,
+    action,
+    resource_kind,
+    resource_id,
+    outcome,
+    request_id,
+    details,
+});
+
+impl Listed for AuditEvent {
+    fn position(&self) -> Cursor {
+        Cursor::new(self.at, &self.id)
+    }
+}
+
+/// Which entries of an organization to list; `None` is all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AuditFilter<'a> {
+    pub project_id: Option<&'a str>,
+    pub actor_id: Option<&'a str>,
+    pub action: Option<&'a str>,
+    pub resource_kind: Option<&'a str>,
+    pub resource_id: Option<&'a str>,
+    /// Not older than this.
+    pub from: Option<Micros>,
+    /// Older than this.
+    pub to: Option<Micros>,
+}
+
+macro_rules! insert {
+    ($event:expr, $db:expr) => {
+        sqlx::query(INSERT)
+            .bind(&$event.id)
+            .bind(&$event.org_id)
+            .bind(&$event.project_id)
+            .bind($event.at)
+            .bind(&$event.actor_kind)
+            .bind(&$event.actor_id)
+            .bind(&$event.action)
+            .bind(&$event.resource_kind)
+            .bind(&$event.resource_id)
+            .bind(&$event.outcome)
+            .bind(&$event.request_id)
+            .bind(&$event.details)
+            .execute($db)
+            .await
+            .map(|_| ())
+    };
+}
+
+const INSERT: &str = "INSERT INTO audit_events (id, org_id, project_id, at, actor_kind, actor_id, \
+     action, resource_kind, resource_id, outcome, request_id, details) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+
+macro_rules! list {
+    ($resource:literal) => {
+        concat!(
+            "SELECT * FROM audit_events WHERE org_id = $1 AND (at, id) < ($2, $3) ",
+            "AND at >= $4 AND at < $5 AND ",
+            $resource,
+            " AND ($7 IS NULL OR resource_kind = $7) AND ($8 IS NULL OR project_id = $8) ",
+            "AND ($9 IS NULL OR actor_id = $9) AND ($10 IS NULL OR action = $10) ",
+            "ORDER BY at DESC, id DESC LIMIT $11"
+        )
+    };
+}
+const LIST: &str = list!("$6 IS NULL");
+/// Its own statement, so that the history of one resource is found through its index.
+const LIST_OF_RESOURCE: &str = list!("resource_id = $6");
+
+impl Store {
+    /// Adds entries in one commit, all or none.
+    pub async fn insert_audit_events(&self, events: &[AuditEvent]) -> Result<(), StoreError> {
+        if let [event] = events {
+            return on_writer!(self, "audit event", db => insert!(event, db));
+        }
+        in_transaction!(self, "audit events", db => {
+            for event in events {
+                insert!(event, &mut *db)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Entries of the organization that pass the filter, newest first.
+    pub async fn audit_events(
+        &self,
+        org_id: &str,
+        filter: &AuditFilter<'_>,
+        page: &PageRequest,
+    ) -> Result<Page<AuditEvent>, StoreError> {
+        let (at, id) = page.below();
+        let sql = if filter.resource_id.is_some() {
+            LIST_OF_RESOURCE
+        } else {
+            LIST
+        };
+        let rows = on_reader!(self, "audit events", db => sqlx::query_as(sql)
+            .bind(org_id)
+            .bind(at)
+            .bind(id)
+            .bind(filter.from.unwrap_or(Micros::MIN))
+            .bind(filter.to.unwrap_or(Micros::MAX))
+            .bind(filter.resource_id)
+            .bind(filter.resource_kind)
+            .bind(filter.project_id)
+            .bind(filter.actor_id)
+            .bind(filter.action)
+            .bind(page.limit.probe())
+            .fetch_all(db)
+            .await)?;
+        Ok(Page::from_probe(rows, page.limit))
+    }
+}
