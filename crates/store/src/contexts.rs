@@ -42,9 +42,12 @@ impl Store {
     /// this language already (another request was first: use that one); `NotFound` when the
     /// organization has no such sandbox.
     pub async fn insert_context(&self, context: &Context) -> Result<(), StoreError> {
-        on_writer!(self, "context", db => sqlx::query(
+        // From the sandbox's row, so that a context never names another tenant's sandbox.
+        let inserted = on_writer!(self, "context", db => sqlx::query(
                 "INSERT INTO contexts (id, sandbox_id, org_id, language, cwd, is_default, \
-                 isolation, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
+                 isolation, created_at) \
+                 SELECT $1, id, org_id, $4, $5, $6, $7, $8 FROM sandboxes \
+                 WHERE id = $2 AND org_id = $3")
             .bind(&context.id)
             .bind(&context.sandbox_id)
             .bind(&context.org_id)
@@ -55,7 +58,11 @@ impl Store {
             .bind(context.created_at)
             .execute(db)
             .await
-            .map(|_| ()))
+            .map(|done| done.rows_affected()))?;
+        match inserted {
+            0 => Err(StoreError::NotFound { what: "sandbox" }),
+            _ => Ok(()),
+        }
     }
 
     /// One context of the organization.

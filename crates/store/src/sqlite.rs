@@ -11,6 +11,8 @@ use std::path::Path;
 
 /// Prepared statements that a connection keeps. The crate has fewer, so none is prepared twice.
 const STATEMENTS_CACHED: usize = 128;
+/// Memory that a connection may keep pages in (a negative number of KiB, as SQLite takes it).
+const CACHE_KIB: &str = "-16384";
 /// Pages that the log may grow to before a commit folds it back.
 const WAL_PAGES_MAX: &str = "4000";
 /// Size to which the log file is cut back when it was larger once.
@@ -76,6 +78,7 @@ fn connect_options(path: &Path, options: &StoreOptions) -> SqliteConnectOptions 
         .foreign_keys(true)
         .busy_timeout(options.busy_timeout)
         .statement_cache_capacity(STATEMENTS_CACHED)
+        .pragma("cache_size", CACHE_KIB)
         .pragma("wal_autocheckpoint", WAL_PAGES_MAX)
         .pragma("journal_size_limit", WAL_BYTES_KEPT)
         .pragma("trusted_schema", "OFF")

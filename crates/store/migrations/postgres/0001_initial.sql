@@ -66,7 +66,6 @@ CREATE TABLE sandboxes (
     runtime             TEXT,
     network_mode        TEXT NOT NULL,
     created_by          TEXT COLLATE "C" NOT NULL,
-    UNIQUE (org_id, id),
     FOREIGN KEY (org_id, project_id) REFERENCES projects (org_id, id),
     CHECK ((destroyed_at IS NOT NULL) = (status IN ('destroyed', 'failed')))
 );
@@ -77,14 +76,13 @@ CREATE INDEX sandboxes_live_of_node ON sandboxes (node_id, expires_at, id)
 
 CREATE TABLE contexts (
     id         TEXT COLLATE "C" PRIMARY KEY,
-    sandbox_id TEXT COLLATE "C" NOT NULL,
+    sandbox_id TEXT COLLATE "C" NOT NULL REFERENCES sandboxes (id),
     org_id     TEXT COLLATE "C" NOT NULL,
     language   TEXT NOT NULL,
     cwd        TEXT NOT NULL,
     is_default BOOLEAN NOT NULL,
     isolation  TEXT NOT NULL,
-    created_at BIGINT NOT NULL,
-    FOREIGN KEY (org_id, sandbox_id) REFERENCES sandboxes (org_id, id)
+    created_at BIGINT NOT NULL
 );
 CREATE INDEX contexts_newest ON contexts (sandbox_id, created_at, id);
 CREATE UNIQUE INDEX contexts_default ON contexts (sandbox_id, language) WHERE is_default = TRUE;

@@ -67,7 +67,6 @@ CREATE TABLE sandboxes (
     runtime             TEXT,
     network_mode        TEXT NOT NULL,
     created_by          TEXT NOT NULL,
-    UNIQUE (org_id, id),
     FOREIGN KEY (org_id, project_id) REFERENCES projects (org_id, id),
     CHECK ((destroyed_at IS NOT NULL) = (status IN ('destroyed', 'failed')))
 ) STRICT, WITHOUT ROWID;
@@ -78,14 +77,13 @@ CREATE INDEX sandboxes_live_of_node ON sandboxes (node_id, expires_at, id)
 
 CREATE TABLE contexts (
     id         TEXT PRIMARY KEY,
-    sandbox_id TEXT NOT NULL,
+    sandbox_id TEXT NOT NULL REFERENCES sandboxes (id),
     org_id     TEXT NOT NULL,
     language   TEXT NOT NULL,
     cwd        TEXT NOT NULL,
     is_default INTEGER NOT NULL,
     isolation  TEXT NOT NULL,
-    created_at INTEGER NOT NULL,
-    FOREIGN KEY (org_id, sandbox_id) REFERENCES sandboxes (org_id, id)
+    created_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX contexts_newest ON contexts (sandbox_id, created_at, id);
 CREATE UNIQUE INDEX contexts_default ON contexts (sandbox_id, language) WHERE is_default = TRUE;
