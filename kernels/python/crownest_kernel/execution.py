@@ -1,0 +1,289 @@
+"""One run, from `execute` to `done`, and the loop that reads one after the other.
+
+Owns the namespace (a real `__main__` module), the execution count, the event loop for top-level
+await, and the promise that every run ends in exactly one `done`.
+"""
+
+import gc
+import os
+import platform
+import sys
+import time
+import types
+
+from . import display, figures, imports, shell, tracebacks
+from .cells import COROUTINE, Cells, may_be_ipython
+from .frames import Channel, PeerGone
+from .interrupts import Interrupts
+from .streams import Streams
+
+_exec, _eval = exec, eval
+_cpu_ns = time.process_time_ns
+_exit = os._exit
+_getpid = os.getpid
+_MISSING = object()
+
+
+class Kernel:
+    """One code context."""
+
+    def __init__(self):
+        self.interrupts = Interrupts()
+        self.channel = Channel(self.interrupts)
+        self.streams = Streams()
+        self.cells = Cells()
+        self.count = 0
+        self.run = None
+        self.forked = False
+        self._pid = 0
+        self._loop = None
+        self._last = self._before_last = _MISSING
+        self.module = types.ModuleType("__main__")
+        self._fill_namespace()
+        # The module that started this process must outlive its place in sys.modules.
+        self._entry_module = sys.modules.get("__main__")
+        sys.modules["__main__"] = self.module
+        display.bind(self)
+        imports.install(self)
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _fill_namespace(self):
+        self.namespace = self.module.__dict__
+        self.namespace.update({"__name__": "__main__", "__builtins__": __builtins__})
+        self.namespace["__doc__"] = None
+
+    def reset(self):
+        """For a zygote: takes back what the warm-up left in the context."""
+        self.namespace.clear()
+        self._fill_namespace()
+        self.cells.forget_all()
+        self.count = 0
+        self.run = None
+        self._last = self._before_last = _MISSING
+        shell.forget_namespace(self.namespace)
+
+    def attach(self, control_fd):
+        """Takes over the control socket and the standard fds of this process."""
+        self._pid = _getpid()
+        self.channel.adopt(control_fd)
+        self.streams.attach()
+        self.interrupts.install()
+
+    def private_fds(self):
+        """The descriptors that are the kernel's own, in order."""
+        return sorted((self.channel.fd, *self.streams.saved_fds()))
+
+    def _after_fork(self):
+        """Runs in every child that user code forks, and in a zygote's child before attach()."""
+        if self.channel.fd < 0 or self._pid == 0:
+            return
+        self.forked = True
+        self.channel.abandon()
+        self.streams.abandon()
+
+    # === the loop ===
+
+    def serve(self):
+        """Says `ready`, then runs cells until init closes the socket. Does not return."""
+        code = 0
+        try:
+            self.channel.send(
+                {"ev": "ready", "language": "python", "version": platform.python_version()}
+            )
+            while True:
+                self._serve_one()
+        except PeerGone:
+            pass
+        except BaseException as error:
+            # A defect of the kernel, not of a cell: say so where an operator can see it.
+            code = 70
+            try:
+                tracebacks.print_foreign(error, sys.__stderr__)
+            except BaseException:
+                pass
+        try:
+            self.streams.flush()
+        finally:
+            _exit(code)
+
+    def _serve_one(self):
+        request = self.channel.receive()
+        op = request.get("op")
+        if op == "execute":
+            self.execute(request)
+        elif op == "start":
+            self._start(request)
+
+    def _start(self, request):
+        os.environ.update(request.get("env") or {})
+        imports.watch_user_site()
+        if request.get("env", {}).get("TZ"):
+            time.tzset()
+        try:
+            os.chdir(request.get("cwd") or "/")
+        except OSError as error:
+            sys.stderr.write("the context starts in %s: %s\n" % (os.getcwd(), error))
+
+    # === one run ===
+
+    def execute(self, request):
+        run = self.run = request["run"]
+        self.interrupts.begin(run, self.channel)
+        self.count += 1
+        cell = self.cells.name(self.count)
+        before_ns = _cpu_ns()
+        came_from = None
+        failure = None
+        cwd = request.get("cwd")
+        if cwd:
+            came_from, failure = self._enter(cwd)
+        if failure is None:
+            failure = self._guarded(self._run_cell, request["code"], cell)
+            if figures.open_figures():
+                later = self._guarded(figures.end_of_run, self.interrupts.fired)
+                failure = failure or later
+        if self.forked:
+            self._leave_forked_child(failure)
+        if came_from is not None:
+            _leave(cwd, came_from)
+        self._finish(run, cell, failure, before_ns)
+
+    def _finish(self, run, cell, failure, before_ns):
+        """Everything the run said, then `error` if it failed, then `done`."""
+        status = "ok"
+        if failure is not None:
+            status = "error"
+            if isinstance(failure, KeyboardInterrupt) and self.interrupts.fired:
+                status = "interrupted"
+            event = tracebacks.describe(failure, cell)
+            event["ev"] = "error"
+            event["run"] = run
+            self.channel.queue(event)
+            # A failed cell's frames hold its variables; nobody can look at them.
+            failure.__traceback__ = None
+        self.streams.flush()
+        self.streams.restore()
+        self.interrupts.install()
+        self.run = None
+        self.channel.send(
+            {
+                "ev": "done",
+                "run": run,
+                "status": status,
+                "count": self.count,
+                "cpu_us": (_cpu_ns() - before_ns) // 1000,
+            }
+        )
+        if not gc.isenabled() and imports.gc_wanted:
+            gc.enable()
+
+    def _guarded(self, function, *args):
+        """Calls `function` with interrupts armed; what it raised, or None. A second SIGINT may
+        land inside the first handler, hence the two layers."""
+        try:
+            try:
+                self.interrupts.arm()
+                function(*args)
+            finally:
+                self.interrupts.disarm()
+        except PeerGone:
+            raise
+        except BaseException as error:
+            self.interrupts.disarm()
+            return error
+        return None
+
+    def _run_cell(self, source, cell):
+        self.namespace.pop("__warningregistry__", None)
+        self.cells.remember(cell, source)
+        try:
+            tree = self.cells.parse(source, cell)
+        except SyntaxError:
+            if not may_be_ipython(source):
+                raise
+            transformed = shell.transform(self, source)
+            if transformed is None:
+                raise
+            source = transformed
+            self.cells.remember(cell, source)
+            tree = self.cells.parse(source, cell)
+        statements, expression, quiet = self.cells.build(tree, source, cell)
+        if statements is not None:
+            if statements.co_flags & COROUTINE:
+                self._await(statements)
+            else:
+                _exec(statements, self.namespace)
+        if expression is not None:
+            if expression.co_flags & COROUTINE:
+                value = self._await(expression)
+            else:
+                value = _eval(expression, self.namespace)
+            if value is not None and not quiet and not self.forked:
+                self._show(value)
+
+    def _show(self, value):
+        """The value of the last expression: `result`, `_`, `__`."""
+        data, metadata = display.bundle(value)
+        if data:
+            event = display.result_event(self.run, data, metadata, self.count)
+            self.channel.queue(event)
+        namespace = self.namespace
+        # As IPython: a program that uses `_` for something else keeps it.
+        if namespace.get("_", _MISSING) is self._last:
+            if self._last is not _MISSING:
+                namespace["__"] = self._last
+            namespace["_"] = self._last = value
+
+    def _await(self, code):
+        """Top-level await, on one event loop for the life of the context."""
+        import asyncio
+
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+        loop = self._loop
+        asyncio.set_event_loop(loop)
+        task = loop.create_task(_eval(code, self.namespace))
+        self.interrupts.watch(loop, task)
+        try:
+            return loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            if self.interrupts.fired:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            self.interrupts.unwatch()
+
+    def _enter(self, cwd):
+        """For a run with its own directory: where to go back to, and what went wrong."""
+        try:
+            came_from = os.getcwd()
+        except OSError:
+            came_from = None
+        try:
+            os.chdir(cwd)
+        except OSError as error:
+            return None, error
+        return came_from, None
+
+    def _leave_forked_child(self, failure):
+        """User code called os.fork() and this is the child, back from the cell. It is not a
+        driver: it ends as a program would."""
+        code = 0
+        try:
+            if isinstance(failure, SystemExit):
+                code = failure.code if isinstance(failure.code, int) else int(bool(failure.code))
+            elif failure is not None:
+                tracebacks.print_foreign(failure, sys.stderr)
+                code = 1
+            self.streams.flush()
+        finally:
+            _exit(code & 0xFF)
+
+
+def _leave(cwd, came_from):
+    """Back to where the context was, unless the cell went somewhere itself."""
+    try:
+        if os.path.samefile(os.getcwd(), cwd):
+            os.chdir(came_from)
+    except OSError:
+        pass

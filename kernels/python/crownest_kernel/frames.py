@@ -1,0 +1,165 @@
+"""The control socket: `u32 length (big endian) | JSON` in both directions.
+
+Owns framing, strict JSON and the rule that only the driver process itself writes. Does not know
+what the events mean.
+"""
+
+import fcntl
+import json
+import os
+import re
+import select
+import struct
+import threading
+
+FRAME_BYTES_MAX = 12 * 1024 * 1024
+READ_BYTES = 64 * 1024
+# The kernel's own descriptors live above those that programs open and close in loops.
+PRIVATE_FD_MIN = 900
+
+# Bound once: a cell may replace any attribute of these modules.
+_read, _write, _close = os.read, os.write, os.close
+_unpack = struct.Struct(">I").unpack_from
+_pack = struct.Struct(">I").pack
+_main_thread = threading.main_thread
+_get_ident = threading.get_ident
+
+# serde refuses NaN and lone surrogates, so does this encoder or its caller. Cycles cannot occur:
+# every value has gone through display.json_safe or is built here.
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
+_decode = json.JSONDecoder().decode
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class PeerGone(Exception):
+    """Init closed the control socket; there is nobody left to run for."""
+
+
+def private_fd(fd):
+    """A close-on-exec duplicate of `fd` at a number that programs do not reach by accident."""
+    soft = os.sysconf("SC_OPEN_MAX")
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, min(PRIVATE_FD_MIN, soft - 32)))
+
+
+def encode(event):
+    """JSON bytes of one event. Lone surrogates become the text of their escape."""
+    text = _encode(event)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE.sub(lambda m: "\\\\u%04x" % ord(m.group()), text).encode()
+
+
+class Channel:
+    """Frames over a stream socket. Any thread may send, the main thread alone receives."""
+
+    def __init__(self, interrupts):
+        self.fd = -1
+        self.run = None
+        self._interrupts = interrupts
+        self._lock = threading.Lock()
+        self._unread = b""
+        self._queued = []
+
+    def adopt(self, fd):
+        """Takes over `fd` and moves it out of the way of programs."""
+        self.fd = private_fd(fd)
+        _close(fd)
+
+    def abandon(self):
+        """Runs in a child that user code forked: it must not speak for the driver."""
+        fd, self.fd = self.fd, -1
+        self._lock = threading.Lock()
+        self._queued = []
+        if fd >= 0:
+            try:
+                _close(fd)
+            except OSError:
+                pass
+
+    def queue(self, event):
+        """Sends `event` together with the next one that is sent."""
+        self._queued.append(event)
+
+    def send(self, event):
+        """Writes everything queued, then `event`, in one piece."""
+        if self.fd < 0:
+            return
+        main = _get_ident() == _main_thread().ident
+        if main:
+            self._interrupts.hold()
+        try:
+            with self._lock:
+                parts = []
+                for item in (*self._queued, event):
+                    body = item if type(item) is bytes else encode(item)
+                    parts.append(_pack(len(body)))
+                    parts.append(body)
+                self._queued.clear()
+                self._write_all(b"".join(parts))
+        finally:
+            if main:
+                self._interrupts.release()
+
+    def _write_all(self, data):
+        try:
+            sent = _write(self.fd, data)
+            while sent < len(data):
+                data = memoryview(data)[sent:]
+                sent = _write(self.fd, data)
+        except OSError as error:
+            raise PeerGone(str(error)) from error
+
+    def receive(self):
+        """The next frame, as a dict. Blocks."""
+        while True:
+            frame = self._next_unread()
+            if frame is not None:
+                return frame
+            try:
+                data = _read(self.fd, READ_BYTES)
+            except OSError as error:
+                raise PeerGone(str(error)) from error
+            if not data:
+                raise PeerGone("end of file")
+            self._unread = self._unread + data if self._unread else data
+
+    def take_interrupt(self, run):
+        """Whether an `interrupt` frame for `run` has come already. Does not block."""
+        while select.select((self.fd,), (), (), 0)[0]:
+            data = _read(self.fd, READ_BYTES)
+            if not data:
+                break
+            self._unread += data
+        rest, found = self._unread, False
+        while len(rest) >= 4 and len(rest) >= 4 + _unpack(rest)[0]:
+            length = _unpack(rest)[0]
+            frame = _decode(rest[4 : 4 + length].decode())
+            found = found or (frame.get("op") == "interrupt" and frame.get("run") == run)
+            rest = rest[4 + length :]
+        return found
+
+    def _next_unread(self):
+        unread = self._unread
+        if len(unread) < 4:
+            return None
+        length = _unpack(unread)[0]
+        if length > FRAME_BYTES_MAX:
+            raise PeerGone("frame of %d bytes" % length)
+        if len(unread) < 4 + length:
+            return self._read_large(length) if length > READ_BYTES else None
+        self._unread = unread[4 + length :]
+        return _decode(unread[4 : 4 + length].decode())
+
+    def _read_large(self, length):
+        """A frame longer than one read, without quadratic copying."""
+        data = bytearray(self._unread)
+        while len(data) < 4 + length:
+            piece = _read(self.fd, 1024 * 1024)
+            if not piece:
+                raise PeerGone("end of file in a frame")
+            data += piece
+        self._unread = bytes(data[4 + length :])
+        return _decode(data[4 : 4 + length].decode())

@@ -1,0 +1,167 @@
+"""sys.stdin, sys.stdout, sys.stderr and file descriptors 0 to 2.
+
+Line buffered on the pipe itself: a complete line is in init's hands when print() returns, and no
+thread exists that a fork would lose. Part of a line waits for its end, for the end of the run, for
+the next display, or for time.sleep(), before which a program wants its progress to be seen.
+After each cell, what the cell replaced or closed is put back.
+"""
+
+import builtins
+import ctypes
+import functools
+import io
+import os
+import sys
+import time
+
+from .frames import private_fd
+
+BUFFER_BYTES = 64 * 1024
+
+_fstat, _dup2 = os.fstat, os.dup2
+_libc = ctypes.CDLL(None)
+# stdout only: flushing every FILE would wait for a thread that reads from one.
+_c_stdout = ctypes.c_void_p.in_dll(_libc, "stdout")
+_fflush = _libc.fflush
+_fflush.argtypes = [ctypes.c_void_p]
+
+
+class StdinNotAvailable(EOFError):
+    """Raised by input() and getpass(): nobody is there to answer."""
+
+    __module__ = "builtins"  # so that tracebacks name it without a path
+
+
+def _input(prompt="", /):
+    """input() of a context."""
+    if prompt:
+        print(prompt, end="", flush=True)
+    raise StdinNotAvailable(
+        "input() is not available in this context: code runs without a terminal. "
+        "Put the value into the code instead."
+    )
+
+
+def _getpass(prompt="Password: ", stream=None):
+    """getpass.getpass() of a context."""
+    raise StdinNotAvailable(
+        "getpass() is not available in this context: code runs without a terminal."
+    )
+
+
+def _open_writer(fd):
+    raw = io.FileIO(fd, "w", closefd=False)
+    writer = io.TextIOWrapper(
+        io.BufferedWriter(raw, BUFFER_BYTES),
+        encoding="utf-8",
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+    writer.mode = "w"
+    return writer
+
+
+class Streams:
+    """The standard streams of one context."""
+
+    def __init__(self):
+        """Builds the writers. They belong to fd numbers, so a zygote builds them before forking;
+        fds 1 and 2 must be pipes at that moment, since io remembers whether a file can seek."""
+        self._saved = {}
+        self._identity = {}
+        self._open_all()
+        self._patch_sleep()
+        builtins.input = _input
+
+    def _open_all(self):
+        self.stdout, self.stderr = _open_writer(1), _open_writer(2)
+        sys.stdout = sys.__stdout__ = self.stdout
+        sys.stderr = sys.__stderr__ = self.stderr
+
+    def attach(self):
+        """Remembers what fds 0 to 2 are, before the first cell."""
+        for fd in (0, 1, 2):
+            self._saved[fd] = private_fd(fd)
+            stat = _fstat(fd)
+            self._identity[fd] = (stat.st_dev, stat.st_ino)
+        patch_getpass()
+
+    def saved_fds(self):
+        """Where the originals of fds 0 to 2 are kept."""
+        return self._saved.values()
+
+    def abandon(self):
+        """Runs in a child that user code forked: nothing to put back there."""
+        for fd in self._saved.values():
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+        self._saved.clear()
+
+    def flush(self):
+        """Everything written so far reaches the pipes. Never raises but for an interrupt."""
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass
+        if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
+            self._flush_own()
+        _fflush(_c_stdout)
+
+    def _flush_own(self):
+        for stream in (self.stdout, self.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass
+
+    def restore(self):
+        """After a cell: fds, stream objects and input() as they were."""
+        for fd, saved in self._saved.items():
+            try:
+                stat = _fstat(fd)
+                if (stat.st_dev, stat.st_ino) == self._identity[fd]:
+                    continue
+            except OSError:
+                pass
+            _dup2(saved, fd)
+        if _closed(self.stdout) or _closed(self.stderr):
+            self._open_all()
+        if sys.stdout is not self.stdout:
+            sys.stdout = self.stdout
+        if sys.stderr is not self.stderr:
+            sys.stderr = self.stderr
+        if sys.stdin is None or sys.stdin.closed:
+            sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
+        if builtins.input is not _input:
+            builtins.input = _input
+
+    def _patch_sleep(self):
+        sleep = time.sleep
+
+        @functools.wraps(sleep)
+        def sleep_after_flush(seconds, /):
+            try:
+                sys.stdout.flush()
+            except (AttributeError, ValueError, OSError):
+                pass
+            sleep(seconds)
+
+        time.sleep = sleep_after_flush
+
+
+def _closed(stream):
+    """True as well for a stream whose buffer was detached."""
+    try:
+        return stream.closed
+    except ValueError:
+        return True
+
+
+def patch_getpass():
+    """Replaces getpass.getpass where the module is loaded; imports.py does it for later ones."""
+    module = sys.modules.get("getpass")
+    if module is not None:
+        module.getpass = _getpass

@@ -1,0 +1,293 @@
+"""Entry of a zygote: imports the libraries once, then forks a context into a sandbox per request.
+
+Runs as root of the host, in its own mount namespace with a read-only view of one template, single
+threaded, holding no tenant data. The spawner is its only peer; the wire format is in
+`kernels/PROTOCOL.md`. It never runs tenant code: only its children do, after `_enter_sandbox`.
+"""
+
+import array
+import errno
+import os
+import signal
+import socket
+import struct
+import sys
+
+# Before any library is loaded: a pool of threads would not survive the fork. The last one is for
+# the allocator inside pyarrow, which pandas imports.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    OPENBLAS_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    NUMEXPR_NUM_THREADS="1",
+    JE_ARROW_MALLOC_CONF="background_thread:false",
+)
+
+PRELOAD_DEFAULT = "numpy,pandas,matplotlib.pyplot,IPython"
+# Imported quietly whenever they can be: what most cells need.
+PRELOAD_ALWAYS = (
+    "asyncio,base64,collections,concurrent.futures,csv,datetime,functools,getpass,glob,inspect,"
+    "itertools,json,math,multiprocessing.pool,pathlib,pprint,random,re,shutil,sqlite3,ssl,"
+    "statistics,string,subprocess,tempfile,threading,time,typing,urllib.request,uuid,warnings,"
+    "zoneinfo"
+)
+REQUEST = struct.Struct("<IIII")
+ANSWER = struct.Struct("<ii")
+OP_FORK = 1
+FDS_BEFORE_CGROUPS = 4
+FDS_MAX = 16
+UID_MAX = 65535
+OOM_SCORE_ADJ = 500
+SECCOMP_BYTES_MAX = 32 * 1024
+# What a context inherits; everything else arrives with `start`.
+ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+# Where a child's fds stand between receiving and closing.
+CHILD_FAILED_EXIT_CODE = 71
+
+
+def main():
+    """Imports, warms up, checks, says `warm`, serves."""
+    peer = socket.socket(fileno=int(os.environ.pop("CROWNEST_ZYGOTE_FD")))
+    peer.set_inheritable(False)
+    here = os.path.dirname(os.path.abspath(__file__))
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    preload = os.environ.get("CROWNEST_ZYGOTE_PRELOAD", PRELOAD_DEFAULT)
+    if len(sys.argv) > 1:
+        preload = ",".join(sys.argv[1:])
+    seccomp_filter = _read_seccomp_filter()
+    _limit_self()
+    kernel = _build_kernel(here)
+    from crownest_kernel import privileges, warmup
+
+    _import_all(preload)
+    entry = privileges.Entry(seccomp_filter)
+    warmup.run_cells(kernel)
+    warmup.warm_random_sources()
+    _clean_environment()
+    _refuse_threads()
+    zygote = Zygote(peer, kernel, entry, privileges, warmup)
+    warmup.settle()
+    peer.send(ANSWER.pack(0, 0))
+    zygote.serve()
+
+
+def _read_seccomp_filter():
+    """The filter's instructions. A zygote without one has to be asked for by name: a forgotten
+    variable must not cost a wall."""
+    path = os.environ.get("CROWNEST_SECCOMP_FILE")
+    if not path:
+        sys.exit("zygote: CROWNEST_SECCOMP_FILE is not set (`none` means no filter: tests only)")
+    if path == "none":
+        return None
+    with open(path, "rb") as file:
+        return file.read(SECCOMP_BYTES_MAX)
+
+
+def _limit_self():
+    """Runs as root: what the children inherit, and being the first to go when memory is short."""
+    import resource
+
+    os.umask(0o022)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(OOM_SCORE_ADJ))
+    except OSError as error:
+        sys.stderr.write("zygote: oom_score_adj: %s\n" % error)
+
+
+def _build_kernel(here):
+    """The kernel that every child will be. Its writers are made while fds 1 and 2 are pipes, as
+    they are in a child: io remembers whether a file can seek."""
+    from crownest_kernel import entry, imports
+
+    imports.gc_wanted = False
+    read_end, write_end = os.pipe()
+    saved = [os.dup(fd) for fd in (1, 2)]
+    try:
+        for fd in (1, 2):
+            os.dup2(write_end, fd)
+        return entry.prepare(here)
+    finally:
+        for fd, original in zip((1, 2), saved):
+            os.dup2(original, fd)
+            os.close(original)
+        os.close(read_end)
+        os.close(write_end)
+
+
+def _import_all(preload):
+    """A name that cannot be imported is reported and left out: a template may not have it."""
+    import importlib
+
+    read_only_cache = _ReadOnlyCache(os.environ.get("MPLCONFIGDIR"))
+    for names, quiet in ((PRELOAD_ALWAYS, True), (preload, False)):
+        for name in filter(None, (part.strip() for part in names.split(","))):
+            try:
+                with read_only_cache:
+                    importlib.import_module(name)
+            except ImportError as error:
+                if not quiet:
+                    sys.stderr.write("zygote: %s is not preloaded: %s\n" % (name, error))
+
+
+class _ReadOnlyCache:
+    """While matplotlib is imported, its cache directory counts as writable: the template holds a
+    complete font cache, and matplotlib would otherwise look for another place to build one."""
+
+    def __init__(self, directory):
+        self._directory = os.path.realpath(directory) if directory else None
+        self._access = os.access
+
+    def __enter__(self):
+        if self._directory is not None:
+            os.access = self._pretend
+
+    def __exit__(self, *_):
+        os.access = self._access
+
+    def _pretend(self, path, mode, **options):
+        return path == self._directory or self._access(path, mode, **options)
+
+
+def _clean_environment():
+    """A context starts from a small environment. Done before the forks: each change of it is a
+    copied page."""
+    for name in list(os.environ):
+        if name not in ENVIRONMENT_KEPT:
+            del os.environ[name]
+    os.environ.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
+    os.environ.setdefault("LANG", "C.UTF-8")
+
+
+def _refuse_threads():
+    """A fork copies the calling thread alone; another one's locks would stay locked for ever."""
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        with open("/proc/self/task/%s/comm" % task, encoding="utf-8", errors="replace") as file:
+            names.append(file.read().strip())
+    if len(names) > 1:
+        sys.exit("zygote: more than one thread after the imports: %s" % ", ".join(sorted(names)))
+
+
+class Zygote:
+    """The serving loop. Runs as root of the host."""
+
+    def __init__(self, peer, kernel, entry, privileges, warmup):
+        self._peer = peer
+        self._kernel = kernel
+        self._entry = entry
+        self._privileges = privileges
+        self._warmup = warmup
+        self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._fd_room = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
+        # Children reap themselves; their pidfd tells the spawner about the end.
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def serve(self):
+        """Until the spawner closes its end. A request that fails is answered, and that is all."""
+        while True:
+            try:
+                data, ancillary, flags, _ = self._peer.recvmsg(REQUEST.size + 1, self._fd_room)
+            except ConnectionResetError:
+                os._exit(0)
+            fds = _received_fds(ancillary)
+            if not data:
+                os._exit(0)
+            pidfd = None
+            try:
+                pid = self._fork_context(data, fds, flags)
+                pidfd = os.pidfd_open(pid)
+                answer = ANSWER.pack(0, pid)
+            except OSError as error:
+                answer = ANSWER.pack(-(error.errno or errno.EIO), 0)
+            self._answer(answer, pidfd)
+            for fd in fds:
+                os.close(fd)
+            if pidfd is not None:
+                os.close(pidfd)
+
+    def _answer(self, answer, pidfd):
+        rights = []
+        if pidfd is not None:
+            rights.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (pidfd,))))
+        try:
+            self._peer.sendmsg((answer,), rights)
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)
+
+    def _fork_context(self, data, fds, flags):
+        """Forks one context; the child's pid as the zygote sees it."""
+        if len(data) != REQUEST.size or flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            raise OSError(errno.EINVAL, "request")
+        op, uid, gid, fd_count = REQUEST.unpack(data)
+        if op != OP_FORK or fd_count != len(fds) or fd_count < FDS_BEFORE_CGROUPS:
+            raise OSError(errno.EINVAL, "request")
+        # Never root inside: 0 would be the owner of the sandbox's namespaces.
+        if not (0 < uid <= UID_MAX and 0 < gid <= UID_MAX):
+            raise OSError(errno.EINVAL, "uid or gid")
+        set_namespaces = self._privileges.set_namespaces
+        new_pid = self._privileges.CLONE_NEWPID
+        set_namespaces(fds[0], new_pid)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become_context(fds, uid, gid)
+        finally:
+            # Not for a child's sake: the zygote must not keep a dead sandbox's namespace.
+            set_namespaces(self._own_pid_namespace, new_pid)
+        return pid
+
+    def _become_context(self, fds, uid, gid):
+        """Runs in the child, first as root of the host, then with less and less. Does not
+        return. Any failure ends the child: a context with a wall missing must not exist."""
+        try:
+            self._enter_sandbox(fds, uid, gid)
+            self._kernel.serve()
+        except BaseException as error:
+            try:
+                os.write(2, b"context: %s\n" % repr(error).encode("utf-8", "replace"))
+            finally:
+                os._exit(CHILD_FAILED_EXIT_CODE)
+        os._exit(CHILD_FAILED_EXIT_CODE)
+
+    def _enter_sandbox(self, fds, uid, gid):
+        """The steps of PROTOCOL.md, in its order. Runs in the child: as root of the host up to
+        join_namespaces, as root of the sandbox up to drop_privileges, then as its user."""
+        init_pidfd, control, stdout, stderr = fds[:FDS_BEFORE_CGROUPS]
+        entry = self._entry
+        entry.join_cgroups(fds[FDS_BEFORE_CGROUPS:])
+        entry.join_namespaces(init_pidfd)
+        os.chdir("/workspace")
+        self._arrange_fds(control, stdout, stderr)
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        entry.drop_privileges(uid, gid)
+        entry.install_filter()
+        self._warmup.reseed()
+
+    def _arrange_fds(self, control, stdout, stderr):
+        """fds 0 to 2 and the control socket; nothing else of the zygote stays open."""
+        null = os.open("/dev/null", os.O_RDONLY)
+        for fd, number in ((null, 0), (stdout, 1), (stderr, 2)):
+            os.dup2(fd, number)
+        self._kernel.attach(control)
+        private = self._kernel.private_fds()
+        self._privileges.close_from_to(3, private[0] - 1)
+        self._privileges.close_from_to(private[-1] + 1, 0xFFFFFFFF)
+        if private[-1] - private[0] != len(private) - 1:
+            raise OSError(errno.EMFILE, "private fds are not adjacent")
+
+
+def _received_fds(ancillary):
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+if __name__ == "__main__":
+    main()
