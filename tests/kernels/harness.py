@@ -1,0 +1,284 @@
+"""Plays init for a Python driver: a real socket pair, real pipes, real signals."""
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+KERNEL = Path(__file__).resolve().parents[2] / "kernels" / "python"
+PYTHON = os.environ.get("CROWNEST_TEST_PYTHON", sys.executable)
+ANSWER_TIMEOUT_S = 60.0
+
+
+class Died(Exception):
+    """The driver closed its control socket."""
+
+
+class Run:
+    """Everything one run said."""
+
+    def __init__(self, events, stdout, stderr, seconds):
+        self.events = events
+        self.stdout = stdout
+        self.stderr = stderr
+        self.seconds = seconds
+
+    @property
+    def out(self):
+        return self.stdout.decode()
+
+    @property
+    def err(self):
+        return self.stderr.decode()
+
+    def of(self, kind):
+        return [event for event in self.events if event["ev"] == kind]
+
+    @property
+    def result(self):
+        results = self.of("result")
+        assert len(results) <= 1
+        return results[0]["data"] if results else None
+
+    @property
+    def text(self):
+        return self.result["text/plain"] if self.result else None
+
+    @property
+    def error(self):
+        errors = self.of("error")
+        return errors[0] if errors else None
+
+    @property
+    def status(self):
+        return self.events[-1]["status"]
+
+
+class Peer:
+    """Init's side of one context, however the driver came to be."""
+
+    def __init__(self, control, stdout, stderr, pidfd):
+        self.control = control
+        self.pipes = {stdout: bytearray(), stderr: bytearray()}
+        self.stdout, self.stderr = stdout, stderr
+        self.pidfd = pidfd
+        self.run_number = 0
+        self._unread = b""
+        for fd in self.pipes:
+            os.set_blocking(fd, False)
+        self.ready = self.event()
+
+    def start(self, cwd="/tmp", env=None):
+        self.send({"op": "start", "cwd": str(cwd), "env": env or {}})
+        return self
+
+    def send(self, op):
+        body = json.dumps(op).encode()
+        self.control.sendall(struct.pack(">I", len(body)) + body)
+
+    def drain(self, fd):
+        while True:
+            try:
+                piece = os.read(fd, 1 << 20)
+            except BlockingIOError:
+                return
+            if not piece:
+                return
+            self.pipes[fd] += piece
+
+    def event(self, timeout=ANSWER_TIMEOUT_S):
+        """The next event; reads the pipes meanwhile, as init does."""
+        end = time.monotonic() + timeout
+        while True:
+            if len(self._unread) >= 4:
+                length = struct.unpack(">I", self._unread[:4])[0]
+                assert length <= 12 * 1024 * 1024, "frame above the protocol's limit"
+                if len(self._unread) >= 4 + length:
+                    body = self._unread[4 : 4 + length]
+                    self._unread = self._unread[4 + length :]
+                    return json.loads(body.decode("utf-8"), parse_constant=_refuse)
+            watched = [self.control, *self.pipes]
+            ready, _, _ = select.select(watched, (), (), max(0, end - time.monotonic()))
+            if not ready:
+                raise TimeoutError("no event: %r" % self.pipes)
+            for fd in ready:
+                if fd is self.control:
+                    data = self.control.recv(1 << 20)
+                    if not data:
+                        for pipe in self.pipes:
+                            self.drain(pipe)
+                        raise Died(bytes(self.pipes[self.stderr]).decode(errors="replace"))
+                    self._unread += data
+                else:
+                    self.drain(fd)
+
+    def begin(self, code, **fields):
+        self.run_number += 1
+        for buffer in self.pipes.values():
+            buffer.clear()
+        self.send({"op": "execute", "run": self.run_number, "code": code, **fields})
+
+    def finish(self, began=None):
+        events = []
+        while not events or events[-1]["ev"] != "done":
+            events.append(self.event())
+        for fd in self.pipes:
+            self.drain(fd)
+        seconds = time.perf_counter() - began if began else 0.0
+        for event in events:
+            assert event["run"] == self.run_number, event
+        return Run(events, bytes(self.pipes[self.stdout]), bytes(self.pipes[self.stderr]), seconds)
+
+    def run(self, code, **fields):
+        began = time.perf_counter()
+        self.begin(code, **fields)
+        return self.finish(began)
+
+    def wait_output(self, text, fd=None):
+        """Until `text` has arrived on stdout, while the run goes on."""
+        fd = self.stdout if fd is None else fd
+        end = time.monotonic() + ANSWER_TIMEOUT_S
+        while text not in bytes(self.pipes[fd]):
+            ready, _, _ = select.select([fd], (), (), end - time.monotonic())
+            assert ready, "never printed: %r" % text
+            self.drain(fd)
+
+    def interrupt(self, frame=False):
+        if frame:
+            self.send({"op": "interrupt", "run": self.run_number})
+        signal.pidfd_send_signal(self.pidfd, signal.SIGINT)
+
+    def wait_death(self, timeout=ANSWER_TIMEOUT_S):
+        ready, _, _ = select.select([self.pidfd], (), (), timeout)
+        assert ready, "the driver lives on"
+
+    def close(self):
+        self.control.close()
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        for fd in (self.stdout, self.stderr, self.pidfd):
+            os.close(fd)
+
+
+def _refuse(constant):
+    raise AssertionError("%s is not JSON" % constant)
+
+
+class Driver(Peer):
+    """A fresh interpreter, started as init starts it."""
+
+    def __init__(self, python=PYTHON, env=None):
+        ours, theirs = socket.socketpair()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        environment = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "CROWNEST_KERNEL_FD": str(theirs.fileno()),
+            **(env or {}),
+        }
+        self.process = subprocess.Popen(
+            [python, str(KERNEL / "driver.py")],
+            stdin=subprocess.DEVNULL,
+            stdout=out_write,
+            stderr=err_write,
+            pass_fds=[theirs.fileno()],
+            env=environment,
+        )
+        theirs.close()
+        os.close(out_write)
+        os.close(err_write)
+        super().__init__(ours, out_read, err_read, os.pidfd_open(self.process.pid))
+
+    def close(self):
+        super().close()
+        self.process.wait()
+
+
+class Zygote:
+    """A zygote, spoken to as the spawner does."""
+
+    def __init__(self, python=PYTHON, preload=None, env=None):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "CROWNEST_ZYGOTE_FD": str(theirs.fileno()),
+            "CROWNEST_SECCOMP_FILE": "none",
+            **({"CROWNEST_ZYGOTE_PRELOAD": preload} if preload is not None else {}),
+            **(env or {}),
+        }
+        self.process = subprocess.Popen(
+            [python, str(KERNEL / "zygote.py")],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env=environment,
+        )
+        theirs.close()
+        self.socket = ours
+        self.socket.settimeout(ANSWER_TIMEOUT_S)
+        self.warm = self.socket.recv(64)
+
+    def request(self, fds, op=1, uid=1000, gid=1000, fd_count=None):
+        """(status, pid, pidfd or None)"""
+        count = len(fds) if fd_count is None else fd_count
+        socket.send_fds(self.socket, [struct.pack("<IIII", op, uid, gid, count)], fds)
+        data, received, _, _ = socket.recv_fds(self.socket, 64, 4)
+        status, pid = struct.unpack("<ii", data)
+        assert len(received) == (1 if status == 0 else 0)
+        return status, pid, received[0] if received else None
+
+    def fork(self, init_pidfd, cgroup_fds=(), **fields):
+        """A context in the sandbox of `init_pidfd`."""
+        ours, theirs = socket.socketpair()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        fds = [init_pidfd, theirs.fileno(), out_write, err_write, *cgroup_fds]
+        status, pid, pidfd = self.request(fds, **fields)
+        theirs.close()
+        os.close(out_write)
+        os.close(err_write)
+        if status != 0:
+            ours.close()
+            raise OSError(-status, os.strerror(-status))
+        peer = Peer(ours, out_read, err_read, pidfd)
+        peer.pid = pid
+        return peer
+
+    def close(self):
+        self.socket.close()
+        self.process.wait(10)
+
+
+class Sandbox:
+    """Namespaces like the spawner's, with a pid 1 that only waits."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("target.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        line = self.process.stdout.readline()
+        if not line:
+            raise OSError("no namespaces here")
+        self.pid = int(line)
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def close(self):
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        os.close(self.pidfd)
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(10)
