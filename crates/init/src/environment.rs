@@ -1,0 +1,162 @@
+//! Environment variables, arguments and names that come from outside: checked, merged, and made
+//! into what exec takes.
+
+use crate::calls::refuse;
+use crownest_init::link::{CallError, CallErrorCode};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+
+/// Total of all names and values that one process may be given.
+const ENVIRONMENT_BYTES_MAX: usize = 256 * 1024;
+/// Total of all arguments.
+const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
+/// Longest path that the kernel takes, its final NUL counted.
+pub(crate) const PATH_BYTES_MAX: usize = 4096;
+/// Longest context id or language.
+const NAME_BYTES_MAX: usize = 128;
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What every process is told about its user; configuration may override it.
+pub(crate) const IDENTITY: [(&str, &str); 3] = [
+    ("HOME", "/home/user"),
+    ("LOGNAME", "user"),
+    ("USER", "user"),
+];
+/// What a process that init starts itself gets beside that.
+const STARTED: [(&str, &str); 3] = [
+    ("LANG", "C.UTF-8"),
+    ("PATH", PATH_DEFAULT),
+    ("SHELL", "/bin/bash"),
+];
+
+pub(crate) type Environment = BTreeMap<String, String>;
+
+/// Refuses what no process could be given.
+pub(crate) fn check(env: &Environment) -> Result<(), CallError> {
+    let mut total = 0_usize;
+    for (name, value) in env {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return refuse(
+                CallErrorCode::Invalid,
+                "environment: a name or value is not possible",
+            );
+        }
+        total += name.len() + value.len() + 2;
+    }
+    if total > ENVIRONMENT_BYTES_MAX {
+        return refuse(CallErrorCode::Invalid, "environment: too large");
+    }
+    Ok(())
+}
+
+/// The environment for a driver that runs already: who it is, the sandbox's, then its own.
+pub(crate) fn for_running(sandbox: &Environment, own: &Environment) -> Environment {
+    let mut merged = from_pairs(&IDENTITY);
+    merged.extend(sandbox.clone());
+    merged.extend(own.clone());
+    merged
+}
+
+/// The environment for a process that init starts.
+pub(crate) fn for_started(sandbox: &Environment, own: &Environment) -> Environment {
+    let mut merged = from_pairs(&STARTED);
+    merged.extend(for_running(sandbox, own));
+    merged
+}
+
+fn from_pairs(pairs: &[(&str, &str)]) -> Environment {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+/// `NAME=value` strings for exec.
+pub(crate) fn strings(env: &Environment) -> Result<Vec<CString>, CallError> {
+    env.iter()
+        .map(|(name, value)| c_string(&format!("{name}={value}")))
+        .collect()
+}
+
+/// Argument strings for exec.
+pub(crate) fn arguments(argv: &[String]) -> Result<Vec<CString>, CallError> {
+    let total: usize = argv.iter().map(|argument| argument.len() + 1).sum();
+    if argv.first().is_none_or(String::is_empty) || total > ARGUMENTS_BYTES_MAX {
+        return refuse(CallErrorCode::Invalid, "argv: empty or too large");
+    }
+    argv.iter().map(|argument| c_string(argument)).collect()
+}
+
+/// Where a program is looked for: as given when it names a directory, else along PATH.
+pub(crate) fn candidates(program: &str, env: &Environment) -> Result<Vec<CString>, CallError> {
+    if program.contains('/') {
+        return Ok(vec![c_string(program)?]);
+    }
+    let path = env.get("PATH").map_or(PATH_DEFAULT, String::as_str);
+    path.split(':')
+        .filter(|directory| directory.starts_with('/'))
+        .map(|directory| c_string(&format!("{directory}/{program}")))
+        .collect()
+}
+
+/// A working directory: absolute, and short enough for the kernel.
+pub(crate) fn directory(cwd: &str) -> Result<CString, CallError> {
+    if !cwd.starts_with('/') || cwd.len() >= PATH_BYTES_MAX {
+        return refuse(CallErrorCode::Invalid, "cwd: not an absolute path");
+    }
+    c_string(cwd)
+}
+
+/// An identifier of ours: context ids, languages.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<(), CallError> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(known) {
+        return refuse(CallErrorCode::Invalid, format!("{what}: not a name"));
+    }
+    Ok(())
+}
+
+fn c_string(text: &str) -> Result<CString, CallError> {
+    CString::new(text).or_else(|_| refuse(CallErrorCode::Invalid, "a string contains NUL"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Environment {
+        from_pairs(pairs)
+    }
+
+    #[test]
+    fn own_values_win_over_the_sandbox_and_both_over_ours() {
+        let sandbox = env(&[("A", "sandbox"), ("B", "sandbox"), ("HOME", "/h")]);
+        let merged = for_started(&sandbox, &env(&[("B", "own")]));
+        assert_eq!(merged["A"], "sandbox");
+        assert_eq!(merged["B"], "own");
+        assert_eq!(merged["HOME"], "/h");
+        assert_eq!(merged["USER"], "user");
+        assert!(!for_running(&sandbox, &Environment::new()).contains_key("PATH"));
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        for pairs in [[("", "x")], [("a=b", "x")], [("a\0", "x")], [("a", "x\0")]] {
+            assert!(check(&env(&pairs)).is_err(), "{pairs:?}");
+        }
+        assert!(check(&env(&[("a", &"x".repeat(ENVIRONMENT_BYTES_MAX))])).is_err());
+        assert!(arguments(&[]).is_err());
+        assert!(arguments(&["a\0b".to_owned()]).is_err());
+        assert!(directory("workspace").is_err());
+        assert!(check_name("context", "../x").is_err());
+        assert!(check_name("context", "ctx_01-a.b:c").is_ok());
+    }
+
+    #[test]
+    fn programs_are_looked_for_in_absolute_directories_only() {
+        let path = env(&[("PATH", "/a:.::b:/c")]);
+        let found = candidates("x", &path).unwrap();
+        assert_eq!(found, [c"/a/x".to_owned(), c"/c/x".to_owned()]);
+        assert_eq!(candidates("./x", &path).unwrap(), [c"./x".to_owned()]);
+    }
+}

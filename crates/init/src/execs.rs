@@ -1,0 +1,344 @@
+//! Processes started by `Exec`, from fork to the last byte of output.
+//!
+//! A process is over when it has exited, not when its pipes close: a server that it left in the
+//! background may hold them for hours. That server goes on running; what it prints from then on
+//! is read and thrown away by [`crate::sinks`], so that it is never killed by a closed pipe.
+
+use crate::calls::{Answer, Handled, ReplyTo, done, refuse};
+use crate::environment::{self, Environment};
+use crate::host::Host;
+use crate::output::{OutputPipe, Piece};
+use crate::poller::{Source, Token};
+use crate::processes;
+use crate::runs::push_output;
+use crate::sys::signals;
+use crate::sys::spawn::{self, Exit, Program, Step};
+use crate::targets::Targets;
+use crownest_init::link::{
+    CallErrorCode, EXECS_MAX, EventKind, ExecOutcome, KILL_GRACE_MS, OUTPUT_CHUNK_BYTES_MAX, Reply,
+    Stream,
+};
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// Longest limit an exec may ask for; also keeps clock arithmetic in range.
+const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+const SIGCONT: i32 = 18;
+
+/// What `Exec` asks for.
+#[derive(Debug)]
+pub(crate) struct ExecRequest {
+    pub(crate) exec: u64,
+    pub(crate) argv: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) env: Environment,
+    pub(crate) timeout_ms: Option<u64>,
+}
+
+/// One process.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) exec: u64,
+    /// Our child, not reaped while this exists and `exit` is None: the number cannot be reused.
+    pub(crate) pid: i32,
+    reply: ReplyTo,
+    /// Until its program runs.
+    status: Option<Source>,
+    pipes: [OutputPipe; 2],
+    started: Instant,
+    timeout_at: Option<Instant>,
+    kill_at: Option<Instant>,
+    timed_out: bool,
+    last_signal: i32,
+    exit: Option<Exit>,
+    /// Bytes still to be read of each pipe, once it has exited.
+    left: [usize; 2],
+}
+
+impl Exec {
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        if self.exit.is_some() {
+            return None;
+        }
+        self.timeout_at.into_iter().chain(self.kill_at).min()
+    }
+
+    /// Tells the event loop what to watch. `room`: its window is open.
+    pub(crate) fn listen(&mut self, room: bool) -> Result<(), Errno> {
+        let readable = room && self.status.is_none() && self.exit.is_none();
+        for pipe in &mut self.pipes {
+            pipe.listen(readable)?;
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: i32) {
+        self.last_signal = signal;
+        if signal == SIGKILL {
+            processes::kill_session(self.pid);
+        }
+        let group = signals::send(self.pid, true, signal);
+        let left_group = processes::read(self.pid).is_some_and(|now| now.group != self.pid);
+        if group.is_err() || left_group {
+            let _ = signals::send(self.pid, false, signal);
+        }
+        // A stopped process handles nothing before it goes on.
+        if signal == SIGTERM {
+            let _ = signals::send(self.pid, true, SIGCONT);
+        }
+    }
+
+    fn outcome(&self, exit: Exit) -> ExecOutcome {
+        match exit {
+            Exit::Signal(signal) if self.timed_out => ExecOutcome::TimedOut { signal },
+            Exit::Code(_) if self.timed_out => ExecOutcome::TimedOut {
+                signal: self.last_signal,
+            },
+            Exit::Signal(signal) => ExecOutcome::Signaled { signal },
+            Exit::Code(code) => ExecOutcome::Exited { code },
+        }
+    }
+}
+
+impl Host {
+    /// `Exec`: the answer comes when the program runs, or cannot.
+    pub(crate) fn exec(&mut self, to: ReplyTo, request: &ExecRequest) -> Handled {
+        self.targets.check_new(request.exec)?;
+        if self.execs.len() >= EXECS_MAX {
+            return refuse(CallErrorCode::TooMany, "too many processes");
+        }
+        if self.execs.values().any(|exec| exec.exec == request.exec) {
+            return refuse(
+                CallErrorCode::Invalid,
+                "this number was given to another process",
+            );
+        }
+        environment::check(&request.env)?;
+        let env = environment::for_started(&self.environment, &request.env);
+        let argv = environment::arguments(&request.argv)?;
+        let cwd = environment::directory(&request.cwd)?;
+        let paths = environment::candidates(&request.argv[0], &env)?;
+        let strings = environment::strings(&env)?;
+        let key = self.new_key();
+        let started = (|| {
+            let (stdout, stdout_write) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (stderr, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
+            let pipe = |fd, token, stream| OutputPipe::new(&self.poller, fd, token, stream);
+            let pipes = [
+                pipe(stdout, Token::ExecStdout(key), Stream::Stdout)?,
+                pipe(stderr, Token::ExecStderr(key), Stream::Stderr)?,
+            ];
+            let started = Instant::now();
+            let child = spawn::start(&Program {
+                paths: &paths,
+                argv: &argv,
+                env: &strings,
+                cwd: &cwd,
+                stdin: self.null.as_fd(),
+                stdout: stdout_write.as_fd(),
+                stderr: stderr_write.as_fd(),
+                control: None,
+                files_limit: self.files_limit,
+            })?;
+            let timeout = request
+                .timeout_ms
+                .map(|ms| Duration::from_millis(ms.min(TIMEOUT_MS_MAX)));
+            Ok::<_, Errno>(Exec {
+                exec: request.exec,
+                pid: child.pid,
+                reply: to,
+                status: Some(Source::new(
+                    &self.poller,
+                    child.status,
+                    Token::ExecStatus(key),
+                )),
+                pipes,
+                started,
+                timeout_at: timeout.map(|timeout| started + timeout),
+                kill_at: None,
+                timed_out: false,
+                last_signal: SIGTERM,
+                exit: None,
+                left: [0; 2],
+            })
+        })();
+        let watched = started.and_then(|mut exec| {
+            let watch = exec
+                .status
+                .as_mut()
+                .map_or(Ok(()), |status| status.want(EventFlags::IN));
+            if let Err(error) = watch {
+                exec.signal(SIGKILL);
+                return Err(error);
+            }
+            Ok(exec)
+        });
+        match watched {
+            Ok(exec) => {
+                self.execs.insert(key, exec);
+                Ok(None)
+            }
+            Err(error) => refuse(CallErrorCode::SpawnFailed, format!("start: {error}")),
+        }
+    }
+
+    /// The program runs, or could not be started.
+    pub(crate) fn exec_status(&mut self, key: u64) {
+        let Some(exec) = self.execs.get_mut(&key) else {
+            return;
+        };
+        let Some(status) = exec.status.take() else {
+            return;
+        };
+        let mut bytes = [0; spawn::FAILURE_BYTES];
+        let count = rustix::io::read(&status, &mut bytes).unwrap_or(0);
+        let (id, pid, reply) = (exec.exec, exec.pid, exec.reply);
+        if let Some((step, error)) = spawn::failure(&bytes[..count]) {
+            self.execs.remove(&key);
+            self.answer(
+                reply,
+                refuse(CallErrorCode::SpawnFailed, spawn_message(step, error)),
+            );
+            return;
+        }
+        self.targets.insert(id, None, self.is_current(reply));
+        self.answer(
+            reply,
+            Ok(Answer::from(Reply {
+                pid: Some(pid),
+                ..Reply::default()
+            })),
+        );
+    }
+
+    /// `Signal`
+    pub(crate) fn exec_signal(&mut self, id: u64, signal: i32, escalate: bool) -> Handled {
+        if !(1..=signals::SIGNAL_MAX).contains(&signal) {
+            return refuse(CallErrorCode::Invalid, "no such signal");
+        }
+        let Some(exec) = self.execs.values_mut().find(|exec| exec.exec == id) else {
+            if self.targets.contains(id) {
+                return done();
+            }
+            return refuse(CallErrorCode::UnknownTarget, "no such process");
+        };
+        if exec.exit.is_none() {
+            exec.signal(signal);
+            if escalate && exec.kill_at.is_none() {
+                exec.kill_at = Some(Instant::now() + Duration::from_millis(KILL_GRACE_MS));
+            }
+        }
+        done()
+    }
+
+    /// One of the pipes can be read.
+    pub(crate) fn exec_output(&mut self, key: u64, index: usize) {
+        let Some(exec) = self.execs.get_mut(&key) else {
+            return;
+        };
+        let pipe = &mut exec.pipes[index];
+        if let (Piece::Bytes(bytes), _) = pipe.read(&mut self.buffer, OUTPUT_CHUNK_BYTES_MAX) {
+            push_output(&mut self.targets, exec.exec, pipe.stream, bytes);
+        }
+    }
+
+    /// The process was reaped. What it wrote is in the pipes now.
+    pub(crate) fn exec_exited(&mut self, key: u64, exit: Exit) {
+        if self
+            .execs
+            .get(&key)
+            .is_some_and(|exec| exec.status.is_some())
+        {
+            self.exec_status(key);
+        }
+        let Some(exec) = self.execs.get_mut(&key) else {
+            return;
+        };
+        exec.exit = Some(exit);
+        exec.left = exec.pipes.each_ref().map(|pipe| pipe.waiting());
+    }
+
+    /// Goes on reading processes that have ended, as far as their windows allow.
+    pub(crate) fn drain_execs(&mut self) {
+        let mut over = Vec::new();
+        for (key, exec) in &mut self.execs {
+            if exec.exit.is_some() && drain(exec, &mut self.targets, &mut self.buffer) {
+                over.push(*key);
+            }
+        }
+        for key in over {
+            let Some(exec) = self.execs.remove(&key) else {
+                continue;
+            };
+            finish(&exec, &mut self.targets);
+            for pipe in exec.pipes {
+                self.sinks.keep(pipe);
+            }
+        }
+    }
+
+    /// Sends what is due: SIGTERM at a timeout, SIGKILL after the grace.
+    pub(crate) fn expire_execs(&mut self, now: Instant) {
+        for exec in self.execs.values_mut().filter(|exec| exec.exit.is_none()) {
+            if exec.timeout_at.is_some_and(|at| at <= now) {
+                exec.timeout_at = None;
+                exec.timed_out = true;
+                exec.signal(SIGTERM);
+                exec.kill_at = Some(now + Duration::from_millis(KILL_GRACE_MS));
+            }
+            if exec.kill_at.is_some_and(|at| at <= now) {
+                exec.kill_at = None;
+                exec.signal(SIGKILL);
+            }
+        }
+    }
+}
+
+/// Reads what an exited process left in the pipes. True when that is all.
+fn drain(exec: &mut Exec, targets: &mut Targets, buffer: &mut [u8]) -> bool {
+    for (pipe, left) in exec.pipes.iter_mut().zip(&mut exec.left) {
+        while *left > 0 {
+            if !targets.has_room(exec.exec) {
+                return false;
+            }
+            match pipe.read(buffer, *left) {
+                (Piece::Bytes(bytes), count) => {
+                    *left -= count;
+                    push_output(targets, exec.exec, pipe.stream, bytes);
+                }
+                (Piece::Empty | Piece::End, _) => *left = 0,
+            }
+        }
+        push_output(targets, exec.exec, pipe.stream, pipe.take_cut());
+    }
+    true
+}
+
+fn finish(exec: &Exec, targets: &mut Targets) {
+    let Some(exit) = exec.exit else { return };
+    let duration_us = u64::try_from(exec.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let outcome = exec.outcome(exit);
+    let target = exec.exec;
+    targets.push(target, Vec::new(), |seq| EventKind::ExecDone {
+        target,
+        seq,
+        outcome,
+        duration_us,
+    });
+    targets.finish(target);
+}
+
+/// Why a program could not be started, for the person who asked for it.
+pub(crate) fn spawn_message(step: Step, error: Errno) -> String {
+    let what = match step {
+        Step::WorkingDirectory => "working directory",
+        Step::Exec => "program",
+        Step::Session | Step::Descriptors | Step::Identity => "sandbox set-up",
+    };
+    format!("{what}: {error}")
+}

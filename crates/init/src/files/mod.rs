@@ -1,0 +1,217 @@
+//! File operations, made with the rights of the tenant's user and never with init's.
+//!
+//! Owns: what each file request does. `resolve.rs` owns where a path leads, `write.rs` what
+//! changes a directory. Only regular files and directories are ever opened; nothing here waits:
+//! a pipe, a device or a socket is refused before it is opened.
+//!
+//! Invariant: between [`AsUser::enter`] and its end no descriptor of init's own is created and
+//! nothing outside this folder runs.
+
+mod resolve;
+mod write;
+
+use crate::calls::{Answer, refuse};
+use crate::sys::identity::AsUser;
+use crownest_init::link::{
+    CallError, CallErrorCode, FILE_BYTES_MAX, FileEntry, FileKind, FileStat, LIST_ENTRIES_MAX,
+    Reply, Request,
+};
+use resolve::{Place, resolve};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::io::Errno;
+use std::ffi::{CStr, OsStr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+/// Permission bits that a request may set.
+const MODE_MASK: u32 = 0o777;
+
+/// Handles one file request.
+pub(crate) fn handle(request: &Request, body: &[u8]) -> Result<Answer, CallError> {
+    let Some(_as_user) = AsUser::enter() else {
+        return refuse(
+            CallErrorCode::Internal,
+            "the tenant's identity could not be taken",
+        );
+    };
+    match request {
+        Request::FileStat { path, within } => stat(&resolve(path, *within)?),
+        Request::FileList { path, within } => list(&resolve(path, *within)?),
+        Request::FileRead {
+            path,
+            within,
+            offset,
+            length,
+        } => read(&resolve(path, *within)?, *offset, *length),
+        Request::FileWrite {
+            path,
+            within,
+            overwrite,
+            parents,
+            mode,
+        } => {
+            let target = write::Target {
+                path,
+                within: *within,
+                parents: *parents,
+            };
+            write::write(&target, *overwrite, mode & MODE_MASK, body)
+        }
+        Request::FileMkdir {
+            path,
+            within,
+            parents,
+        } => write::mkdir(&write::Target {
+            path,
+            within: *within,
+            parents: *parents,
+        }),
+        Request::FileMove {
+            from,
+            to,
+            within,
+            overwrite,
+        } => write::rename(from, to, *within, *overwrite),
+        Request::FileRemove { path, within } => write::remove(path, *within),
+        _ => refuse(CallErrorCode::Internal, "not a file request"),
+    }
+}
+
+fn stat(place: &Place) -> Result<Answer, CallError> {
+    let stat = describe(&place.real, &place.stat);
+    Ok(Answer::from(Reply {
+        stat: Some(stat),
+        ..Reply::default()
+    }))
+}
+
+fn list(place: &Place) -> Result<Answer, CallError> {
+    if place.kind() != FileType::Directory {
+        return refuse(CallErrorCode::PathNotDirectory, "not a directory");
+    }
+    let directory = place.reopen(OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&directory).map_err(code)? {
+        let entry = entry.map_err(code)?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if names.len() >= LIST_ENTRIES_MAX {
+            let message = format!("the directory has more than {LIST_ENTRIES_MAX} entries");
+            return refuse(CallErrorCode::TooMany, message);
+        }
+        names.push(name.to_owned());
+    }
+    names.sort();
+    let entries = names
+        .iter()
+        .filter_map(|name| entry(place, &directory, name))
+        .collect();
+    Ok(Answer::from(Reply {
+        entries: Some(entries),
+        ..Reply::default()
+    }))
+}
+
+/// None when the entry has gone in the meantime.
+fn entry(place: &Place, directory: &OwnedFd, name: &CStr) -> Option<FileEntry> {
+    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let path = place.real.join(OsStr::from_bytes(name.to_bytes()));
+    let name = String::from_utf8_lossy(name.to_bytes()).into_owned();
+    Some(FileEntry {
+        name,
+        stat: describe(&path, &stat),
+    })
+}
+
+fn read(place: &Place, offset: u64, length: u64) -> Result<Answer, CallError> {
+    place.require_regular()?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if length > FILE_BYTES_MAX {
+        let message = format!("at most {FILE_BYTES_MAX} bytes can be read at once");
+        return refuse(CallErrorCode::FileTooLarge, message);
+    }
+    let file = place.reopen(OFlags::RDONLY)?;
+    let size = u64::try_from(place.stat.st_size).unwrap_or(0);
+    // The size is a hint for the buffer; what counts is what reading gives.
+    let expected = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let mut body = vec![0; length.min(expected.saturating_add(1))];
+    let mut filled = 0;
+    while filled < body.len() {
+        match rustix::io::pread(
+            &file,
+            &mut body[filled..],
+            offset.saturating_add(filled as u64),
+        ) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(Errno::INVAL) if filled == 0 => {
+                return refuse(CallErrorCode::Invalid, "offset: out of range");
+            }
+            Err(error) => return Err(code(error)),
+        }
+    }
+    body.truncate(filled);
+    let stat = Some(describe(&place.real, &place.stat));
+    Ok(Answer {
+        reply: Reply {
+            stat,
+            ..Reply::default()
+        },
+        body,
+        fd: None,
+    })
+}
+
+fn describe(path: &std::path::Path, stat: &Stat) -> FileStat {
+    FileStat {
+        path: path.to_string_lossy().into_owned(),
+        kind: match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => FileKind::File,
+            FileType::Directory => FileKind::Directory,
+            FileType::Symlink => FileKind::Symlink,
+            _ => FileKind::Other,
+        },
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mode: Mode::from_raw_mode(stat.st_mode).as_raw_mode() & 0o7777,
+        modified_ms: modified_ms(stat),
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+    }
+}
+
+/// Tenant code can set any time at all: saturates.
+fn modified_ms(stat: &Stat) -> i64 {
+    let ms = i64::try_from(stat.st_mtime_nsec / 1_000_000).unwrap_or(0);
+    stat.st_mtime.saturating_mul(1000).saturating_add(ms)
+}
+
+/// The contract's word for what the kernel said.
+fn code(error: Errno) -> CallError {
+    let code = match error {
+        Errno::NOENT => CallErrorCode::FileNotFound,
+        Errno::NOTDIR => CallErrorCode::PathNotDirectory,
+        Errno::ISDIR => CallErrorCode::PathIsDirectory,
+        Errno::NOTEMPTY => CallErrorCode::DirectoryNotEmpty,
+        Errno::EXIST => CallErrorCode::FileExists,
+        Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::BUSY => CallErrorCode::PermissionDenied,
+        Errno::NOSPC | Errno::DQUOT => CallErrorCode::NoSpace,
+        Errno::FBIG => CallErrorCode::FileTooLarge,
+        Errno::NXIO | Errno::NODEV => CallErrorCode::PathNotRegular,
+        Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL | Errno::XDEV => CallErrorCode::Invalid,
+        _ => CallErrorCode::Internal,
+    };
+    CallError {
+        code,
+        message: error.to_string(),
+    }
+}
+
+/// Opens what a descriptor points to once more, with other rights.
+fn reopen(number: i32, flags: OFlags) -> Result<OwnedFd, CallError> {
+    let path = format!("/proc/self/fd/{number}");
+    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    openat(rustix::fs::CWD, path, flags, Mode::empty()).map_err(code)
+}

@@ -1,0 +1,176 @@
+//! One stdout or stderr of a tenant process, read without ever waiting for it.
+
+use crate::poller::{Poller, Source, Token};
+use crownest_init::link::{OUTPUT_CHUNK_BYTES_MAX, Stream};
+use rustix::event::epoll::EventFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+/// What one read brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// Whole characters, as far as the program wrote whole ones; may be empty while the rest of
+    /// a character is awaited.
+    Bytes(Vec<u8>),
+    /// Nothing there now.
+    Empty,
+    /// Nobody can write any more.
+    End,
+}
+
+/// A pipe's read end and the start of a character that was cut by the last read.
+#[derive(Debug)]
+pub(crate) struct OutputPipe {
+    source: Source,
+    pub(crate) stream: Stream,
+    cut: Vec<u8>,
+    ended: bool,
+}
+
+impl OutputPipe {
+    pub(crate) fn new(
+        poller: &Rc<Poller>,
+        fd: OwnedFd,
+        token: Token,
+        stream: Stream,
+    ) -> Result<Self, Errno> {
+        set_nonblocking(&fd)?;
+        Ok(Self {
+            source: Source::new(poller, fd, token),
+            stream,
+            cut: Vec::new(),
+            ended: false,
+        })
+    }
+
+    /// In or out of the event loop.
+    pub(crate) fn listen(&mut self, on: bool) -> Result<(), Errno> {
+        let flags = if on && !self.ended {
+            EventFlags::IN
+        } else {
+            EventFlags::empty()
+        };
+        self.source.want(flags)
+    }
+
+    /// Bytes that are in the pipe now. Everything a program wrote before it ended, or before its
+    /// `done`, is among them, so this is where its output ends however much others still write.
+    pub(crate) fn waiting(&self) -> usize {
+        if self.ended {
+            return 0;
+        }
+        let bytes = rustix::io::ioctl_fionread(&self.source).unwrap_or(0);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Reads at most `limit` bytes through `buffer`; returns how many the pipe gave as well.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], limit: usize) -> (Piece, usize) {
+        if self.ended {
+            return (Piece::End, 0);
+        }
+        let room = limit
+            .min(OUTPUT_CHUNK_BYTES_MAX - self.cut.len())
+            .min(buffer.len());
+        match rustix::io::read(&self.source, &mut buffer[..room]) {
+            Ok(0) => {
+                self.ended = true;
+                let _ = self.listen(false);
+                (Piece::End, 0)
+            }
+            Ok(count) => (Piece::Bytes(self.join(&buffer[..count])), count),
+            Err(Errno::AGAIN | Errno::INTR) => (Piece::Empty, 0),
+            Err(_) => {
+                self.ended = true;
+                let _ = self.listen(false);
+                (Piece::End, 0)
+            }
+        }
+    }
+
+    fn join(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut whole = std::mem::take(&mut self.cut);
+        whole.extend_from_slice(bytes);
+        let end = complete_characters(&whole);
+        self.cut.extend_from_slice(&whole[end..]);
+        whole.truncate(end);
+        whole
+    }
+
+    /// What is left of a character that never became whole.
+    pub(crate) fn take_cut(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.cut)
+    }
+
+    /// Can nobody write here any more, and is nothing left to read?
+    pub(crate) fn is_over(&self) -> bool {
+        if self.ended {
+            return true;
+        }
+        let mut fds = [PollFd::new(&self.source, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let _ = poll(&mut fds, Some(&now));
+        fds[0].revents().contains(PollFlags::HUP) && !fds[0].revents().contains(PollFlags::IN)
+    }
+
+    /// For [`crate::sinks`], when the owner is gone but somebody still holds the other end.
+    pub(crate) fn into_source(self) -> Source {
+        self.source
+    }
+}
+
+pub(crate) fn set_nonblocking<F: AsFd>(fd: F) -> Result<(), Errno> {
+    rustix::io::ioctl_fionbio(fd, true)
+}
+
+/// Length of the longest prefix that does not end inside a UTF-8 character. At most three bytes
+/// are left over; bytes that cannot start a character are never held back.
+pub(crate) fn complete_characters(bytes: &[u8]) -> usize {
+    for back in 1..=bytes.len().min(3) {
+        let length = match bytes[bytes.len() - back] {
+            0x80..=0xbf => continue,
+            0xc2..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf4 => 4,
+            _ => 1,
+        };
+        return if length > back {
+            bytes.len() - back
+        } else {
+            bytes.len()
+        };
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_are_not_cut() {
+        let text = "aé€😀";
+        for end in 0..=text.len() {
+            let cut = complete_characters(&text.as_bytes()[..end]);
+            assert!(
+                std::str::from_utf8(&text.as_bytes()[..cut]).is_ok(),
+                "end {end}"
+            );
+            assert!(end - cut <= 3);
+        }
+        assert_eq!(complete_characters(text.as_bytes()), text.len());
+    }
+
+    #[test]
+    fn broken_bytes_are_not_held_back() {
+        assert_eq!(complete_characters(&[0xff]), 1);
+        assert_eq!(complete_characters(&[0x80, 0x80, 0x80, 0x80]), 4);
+        assert_eq!(complete_characters(&[0xc0]), 1);
+        assert_eq!(complete_characters(&[0xe2, 0x82]), 0);
+        assert_eq!(complete_characters(b""), 0);
+    }
+}

@@ -1,0 +1,85 @@
+//! What each request of the server does: one line each, the work is elsewhere.
+
+use crate::calls::{ReplyTo, done, refuse};
+use crate::connection::Incoming;
+use crate::environment;
+use crate::execs::ExecRequest;
+use crate::files;
+use crate::host::Host;
+use crownest_init::link::{CallErrorCode, Request};
+
+impl Host {
+    /// Handles one request; the answer goes out now or later, exactly once.
+    pub(crate) fn handle(&mut self, to: ReplyTo, incoming: Incoming) {
+        let Incoming { call, body, fds } = incoming;
+        let handled = match call.request {
+            Request::Ack { target, seq } => {
+                self.targets.acknowledge(target, seq);
+                return;
+            }
+            Request::Attach { target, seq } => {
+                self.targets.attach(target, seq).and_then(|()| done())
+            }
+            Request::Deadline { after_ms } => match self.set_deadline(after_ms) {
+                Ok(()) => done(),
+                Err(error) => refuse(CallErrorCode::Internal, format!("set the timer: {error}")),
+            },
+            Request::Environment { env } => environment::check(&env).and_then(|()| {
+                self.environment = env;
+                done()
+            }),
+            Request::ContextAdopt { language } => self.context_adopt(to, language, fds),
+            Request::ContextOpen {
+                context,
+                language,
+                cwd,
+                env,
+            } => self.context_open(&context, &language, cwd, &env),
+            Request::ContextSpawn {
+                context,
+                language,
+                argv,
+                cwd,
+                env,
+            } => self.context_spawn(to, &context, language, &argv, cwd, &env),
+            Request::ContextClose { context } => self.context_close(&context),
+            Request::Run {
+                context,
+                run,
+                timeout_ms,
+                cwd,
+            } => self.run(&context, run, timeout_ms, cwd, body),
+            Request::Interrupt { run } => self.interrupt(run),
+            Request::Exec {
+                exec,
+                argv,
+                cwd,
+                env,
+                timeout_ms,
+            } => self.exec(
+                to,
+                &ExecRequest {
+                    exec,
+                    argv,
+                    cwd,
+                    env,
+                    timeout_ms,
+                },
+            ),
+            Request::Signal {
+                exec,
+                signal,
+                escalate,
+            } => self.exec_signal(exec, signal, escalate),
+            Request::Dial { port } => self.dial(to, port),
+            request @ (Request::FileStat { .. }
+            | Request::FileList { .. }
+            | Request::FileRead { .. }
+            | Request::FileWrite { .. }
+            | Request::FileMkdir { .. }
+            | Request::FileMove { .. }
+            | Request::FileRemove { .. }) => files::handle(&request, &body).map(Some),
+        };
+        self.answer_handled(to, handled);
+    }
+}

@@ -1,0 +1,356 @@
+//! Runs: one cell of code in a context, from `execute` to the last byte that it wrote.
+//!
+//! A run ends with the driver's `done`, or with the driver. Both times the pipes are read up to
+//! what they held at that moment: everything that the run wrote is in there, and a daemon that
+//! goes on writing cannot prolong it. A timeout interrupts, and kills after a grace.
+
+use crate::calls::{Handled, done, refuse};
+use crate::contexts::find_context;
+use crate::driver::{BadFrame, Driver};
+use crate::host::Host;
+use crate::output::Piece;
+use crate::targets::Targets;
+use crownest_init::kernel::{KernelDone, KernelEventHead, KernelOp};
+use crownest_init::link::{
+    CallErrorCode, EventKind, KILL_GRACE_MS, OUTPUT_CHUNK_BYTES_MAX, RunOutcome,
+};
+use std::time::{Duration, Instant};
+
+/// Longest time a run may ask for; also keeps clock arithmetic in range.
+const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+/// A run that an interrupt has not ended by then may be waiting for a child that ignores it, or
+/// the signal came before the driver had taken the cell: its whole process group gets one too.
+const INTERRUPT_GROUP_MS: u64 = 1_000;
+
+/// The run that a driver is busy with.
+#[derive(Debug)]
+pub(crate) struct ActiveRun {
+    pub(crate) run: u64,
+    started: Instant,
+    timeout_at: Instant,
+    interrupt_group_at: Option<Instant>,
+    kill_at: Option<Instant>,
+    interrupted: bool,
+    timed_out: bool,
+    background_dropped: u64,
+    /// Known how it ended; only its output is still being sent.
+    pub(crate) end: Option<RunEnd>,
+}
+
+/// How a run ended, and what is left to read of it.
+#[derive(Debug)]
+pub(crate) struct RunEnd {
+    outcome: RunOutcome,
+    execution_count: u64,
+    cpu_us: Option<u64>,
+    left: [usize; 2],
+}
+
+impl ActiveRun {
+    fn new(run: u64, timeout_ms: u64, background_dropped: u64) -> Self {
+        let started = Instant::now();
+        Self {
+            run,
+            started,
+            timeout_at: started + Duration::from_millis(timeout_ms.min(TIMEOUT_MS_MAX)),
+            interrupt_group_at: None,
+            kill_at: None,
+            interrupted: false,
+            timed_out: false,
+            background_dropped,
+            end: None,
+        }
+    }
+
+    /// When [`expire`] has to look at it next.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        if self.end.is_some() {
+            return None;
+        }
+        let timeout_at = (!self.timed_out).then_some(self.timeout_at);
+        [timeout_at, self.interrupt_group_at, self.kill_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+impl Host {
+    /// `Run`: hands the cell to the driver, with what the context printed since the last one.
+    pub(crate) fn run(
+        &mut self,
+        context: &str,
+        run: u64,
+        timeout_ms: u64,
+        cwd: Option<String>,
+        code: Vec<u8>,
+    ) -> Handled {
+        let Ok(code) = String::from_utf8(code) else {
+            return refuse(CallErrorCode::Invalid, "the code is not UTF-8");
+        };
+        let Some(key) = find_context(&self.drivers, context) else {
+            return self.refuse_missing(context);
+        };
+        self.targets.check_new(run)?;
+        let Some(driver) = self.drivers.get_mut(&key) else {
+            return refuse(CallErrorCode::Internal, "context without a driver");
+        };
+        if driver.dead.is_some() || driver.reason.is_some() || driver.control.is_closed() {
+            return refuse(CallErrorCode::ContextDead, "the context has died");
+        }
+        if driver.run.is_some() || driver.waiting.is_some() {
+            return refuse(CallErrorCode::ContextBusy, "the context is busy");
+        }
+        driver.control.send(&KernelOp::Execute { run, code, cwd })?;
+        self.targets.insert(run, Some(context.to_owned()), true);
+        let dropped = std::mem::take(&mut driver.background_dropped);
+        for (background, pipe) in driver.background.iter_mut().zip(&driver.pipes) {
+            let bytes = background.take();
+            let stream = pipe.stream;
+            if !bytes.is_empty() {
+                debug_assert!(bytes.len() <= OUTPUT_CHUNK_BYTES_MAX);
+                self.targets.push(run, bytes, |seq| EventKind::Output {
+                    target: run,
+                    seq,
+                    stream,
+                });
+            }
+        }
+        driver.run = Some(ActiveRun::new(run, timeout_ms, dropped));
+        done()
+    }
+
+    /// `Interrupt`: SIGINT to the driver, if that run is the one it is busy with.
+    pub(crate) fn interrupt(&mut self, run: u64) -> Handled {
+        if let Some(driver) = self
+            .drivers
+            .values_mut()
+            .find(|d| d.active_run() == Some(run))
+        {
+            driver.interrupt();
+            if let Some(active) = &mut driver.run {
+                active.interrupted = true;
+                active.interrupt_group_at =
+                    Some(Instant::now() + Duration::from_millis(INTERRUPT_GROUP_MS));
+            }
+        }
+        done()
+    }
+
+    /// One of a driver's pipes can be read.
+    pub(crate) fn driver_output(&mut self, key: u64, index: usize) {
+        let Some(driver) = self.drivers.get_mut(&key) else {
+            return;
+        };
+        let limit = OUTPUT_CHUNK_BYTES_MAX;
+        let (Piece::Bytes(bytes), _) = driver.pipes[index].read(&mut self.buffer, limit) else {
+            return;
+        };
+        match driver.active_run() {
+            Some(run) => push_output(&mut self.targets, run, driver.pipes[index].stream, bytes),
+            // Between runs somebody still has to read, or a thread that prints would stop the
+            // whole interpreter.
+            None => driver.keep_background(index, &bytes),
+        }
+    }
+
+    /// Goes on reading runs that have ended, as far as their windows allow.
+    pub(crate) fn drain_runs(&mut self) {
+        let mut over = Vec::new();
+        for (key, driver) in &mut self.drivers {
+            if drain(driver, &mut self.targets, &mut self.buffer) {
+                over.push(*key);
+            }
+        }
+        for key in over {
+            let Some(driver) = self.drivers.get_mut(&key) else {
+                continue;
+            };
+            let told = finish(driver, &mut self.targets);
+            if driver.dead.is_some() {
+                self.remove_driver(key, told);
+            }
+        }
+    }
+}
+
+/// What a driver's frame meant for others than its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    Ready,
+    Nothing,
+}
+
+/// One frame from a driver: checked, then passed on untouched, or dropped and counted.
+pub(crate) fn frame(
+    driver: &mut Driver,
+    targets: &mut Targets,
+    frame: Vec<u8>,
+) -> Result<Meaning, BadFrame> {
+    let text = std::str::from_utf8(&frame).map_err(|_| BadFrame)?;
+    // serde would take an array for a struct as well.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(BadFrame);
+    }
+    let head: KernelEventHead = serde_json::from_str(text).map_err(|_| BadFrame)?;
+    let active = driver.active_run();
+    match (head.ev.as_str(), head.run, active) {
+        ("ready", None, _) if driver.waiting.is_some() => return Ok(Meaning::Ready),
+        ("result" | "display" | "clear" | "error", Some(named), Some(run)) if named == run => {
+            targets.push(run, frame, |seq| EventKind::Kernel { target: run, seq });
+        }
+        ("done", Some(named), Some(run)) if named == run => {
+            let done: KernelDone = serde_json::from_str(text).map_err(|_| BadFrame)?;
+            end_by_done(driver, &done);
+        }
+        _ => driver.frames_dropped += 1,
+    }
+    Ok(Meaning::Nothing)
+}
+
+fn end_by_done(driver: &mut Driver, done: &KernelDone) {
+    let left = driver.pipes.each_ref().map(|pipe| pipe.waiting());
+    let Some(active) = &mut driver.run else {
+        return;
+    };
+    let outcome = if active.timed_out {
+        RunOutcome::TimedOut {
+            context_alive: true,
+        }
+    } else if active.interrupted && done.status == "interrupted" {
+        RunOutcome::Interrupted
+    } else {
+        RunOutcome::Completed
+    };
+    active.end = Some(RunEnd {
+        outcome,
+        execution_count: done.count,
+        cpu_us: done.cpu_us,
+        left,
+    });
+}
+
+/// The driver is dead: so is its run, unless that had ended before.
+pub(crate) fn end_by_death(driver: &mut Driver) {
+    let left = driver.pipes.each_ref().map(|pipe| pipe.waiting());
+    let death = driver.death();
+    let Some(active) = driver.run.as_mut().filter(|run| run.end.is_none()) else {
+        return;
+    };
+    let outcome = if active.timed_out {
+        RunOutcome::TimedOut {
+            context_alive: false,
+        }
+    } else {
+        RunOutcome::Died(death)
+    };
+    active.end = Some(RunEnd {
+        outcome,
+        execution_count: 0,
+        cpu_us: None,
+        left,
+    });
+}
+
+/// Reads what an ended run left in the pipes. True when that is all.
+fn drain(driver: &mut Driver, targets: &mut Targets, buffer: &mut [u8]) -> bool {
+    let Some(active) = &mut driver.run else {
+        return false;
+    };
+    let Some(end) = &mut active.end else {
+        return false;
+    };
+    for (pipe, left) in driver.pipes.iter_mut().zip(&mut end.left) {
+        while *left > 0 {
+            if !targets.has_room(active.run) {
+                return false;
+            }
+            match pipe.read(buffer, *left) {
+                (Piece::Bytes(bytes), count) => {
+                    *left -= count;
+                    push_output(targets, active.run, pipe.stream, bytes);
+                }
+                // Somebody else read it, which only tenant code itself can arrange.
+                (Piece::Empty | Piece::End, _) => *left = 0,
+            }
+        }
+    }
+    true
+}
+
+/// The last event of a run. True when it told of the driver's death.
+fn finish(driver: &mut Driver, targets: &mut Targets) -> bool {
+    let Some(active) = driver.run.take() else {
+        return false;
+    };
+    let Some(end) = active.end else { return false };
+    let target = active.run;
+    for pipe in &mut driver.pipes {
+        push_output(targets, target, pipe.stream, pipe.take_cut());
+    }
+    let told = matches!(
+        end.outcome,
+        RunOutcome::Died(_)
+            | RunOutcome::TimedOut {
+                context_alive: false
+            }
+    );
+    let duration_us = u64::try_from(active.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    targets.push(target, Vec::new(), |seq| EventKind::RunDone {
+        target,
+        seq,
+        outcome: end.outcome,
+        execution_count: end.execution_count,
+        duration_us,
+        background_dropped: active.background_dropped,
+        cpu_us: end.cpu_us,
+    });
+    targets.finish(target);
+    told
+}
+
+pub(crate) fn push_output(
+    targets: &mut Targets,
+    target: u64,
+    stream: crownest_init::link::Stream,
+    bytes: Vec<u8>,
+) {
+    if !bytes.is_empty() {
+        targets.push(target, bytes, |seq| EventKind::Output {
+            target,
+            seq,
+            stream,
+        });
+    }
+}
+
+/// Timeout, second interrupt, kill: whatever is due.
+pub(crate) fn expire(driver: &mut Driver, now: Instant) {
+    let Some(active) = driver.run.as_mut().filter(|run| run.end.is_none()) else {
+        return;
+    };
+    let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+    let timeout = !active.timed_out && active.timeout_at <= now;
+    if timeout {
+        active.timed_out = true;
+        active.interrupt_group_at = Some(now + Duration::from_millis(INTERRUPT_GROUP_MS));
+        active.kill_at = Some(now + Duration::from_millis(KILL_GRACE_MS));
+    }
+    let group = due(active.interrupt_group_at);
+    if group {
+        active.interrupt_group_at = None;
+    }
+    let kill = due(active.kill_at);
+    if kill {
+        active.kill_at = None;
+    }
+    if timeout {
+        driver.interrupt();
+    }
+    if group {
+        driver.interrupt_group();
+    }
+    if kill {
+        driver.kill("timeout");
+    }
+}

@@ -1,0 +1,33 @@
+//! File descriptors that init was started with.
+
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Takes ownership of a descriptor that the spawner left open, and sets it close-on-exec.
+///
+/// Call once per number, before anything else could have opened it.
+pub(crate) fn take_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: only borrowed for the query; a number that is not open gives EBADF.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl_getfd(borrowed)?;
+    fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
+    // SAFETY: just seen to be open, and by the contract of this function nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Is that number open? Used for 0, 1 and 2, so that no pipe of ours can land on them.
+pub(crate) fn is_open(number: RawFd) -> bool {
+    // SAFETY: only borrowed for the query.
+    fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok()
+}
+
+/// Closes every descriptor from `first` on. Runs at start, before init has opened its own.
+pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: no memory is involved; at this point no object in this process owns such a number.
+    let status = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(super::signals::last_errno())
+    }
+}
