@@ -20,17 +20,17 @@ const TASKS: usize = 16;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    // In a task, because that is where a server's calls are made.
-    tokio::spawn(measure()).await?
-}
-
-async fn measure() -> Result<(), Box<dyn Error + Send + Sync>> {
     let directory = tempfile::tempdir()?;
     let mut arguments = std::env::args().skip(1);
     let url = arguments
         .next()
         .unwrap_or_else(|| directory.path().join("store.db").display().to_string());
     let calls = arguments.next().map_or(Ok(CALLS), |text| text.parse())?;
+    // In a task, because that is where a server's calls are made.
+    tokio::spawn(measure(url, calls)).await?
+}
+
+async fn measure(url: String, calls: usize) -> Result<(), Box<dyn Error + Send + Sync>> {
     let store = Store::open(&url, &StoreOptions::default()).await?;
     // A run of its own, so that a database that is there already can be used.
     let run = std::process::id();

@@ -139,3 +139,61 @@ impl<T> Page<T> {
         Self { rows, next }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{CURSOR_BYTES_MAX, Cursor, Limit};
+    use proptest::prelude::{any, proptest};
+
+    proptest! {
+        #[test]
+        fn a_cursor_survives_the_trip_through_a_client(
+            at in any::<i64>(),
+            id in "[A-Za-z0-9_-]{1,60}",
+        ) {
+            let cursor = Cursor::new(at, id);
+            let text = cursor.to_string();
+            assert!(text.len() <= CURSOR_BYTES_MAX);
+            assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
+            assert_eq!(text.parse::<Cursor>().unwrap(), cursor);
+        }
+
+        #[test]
+        fn any_text_is_a_cursor_or_refused(text in ".{0,80}") {
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+            }
+        }
+    }
+
+    #[test]
+    fn cursors_with_other_contents_are_refused() {
+        use base64::Engine as _;
+        let encode = |plain: &str| super::URL_SAFE_NO_PAD.encode(plain);
+        let long = format!("1.{}", "a".repeat(CURSOR_BYTES_MAX));
+        for plain in [
+            "",
+            ".",
+            "1.",
+            "x.sbx_1",
+            "1",
+            "1.a\0b",
+            "1.a b",
+            "9223372036854775808.a",
+            &long,
+        ] {
+            assert!(encode(plain).parse::<Cursor>().is_err(), "{plain:?}");
+        }
+        assert!(encode("-5.sbx_1").parse::<Cursor>().is_ok());
+    }
+
+    #[test]
+    fn a_limit_is_one_to_five_hundred() {
+        for refused in [0, 501, 65_536, u64::MAX] {
+            assert_eq!(Limit::new(refused), None);
+        }
+        for accepted in [1, 500] {
+            assert!(Limit::new(accepted).is_some());
+        }
+    }
+}

@@ -197,6 +197,7 @@ impl Store {
         filter: &SandboxFilter,
         page: &PageRequest,
     ) -> Result<Page<Sandbox>, StoreError> {
+        check_metadata(&filter.metadata)?;
         let (at, id) = page.below();
         let projects = filter.project_ids.as_ref().map(json);
         let metadata = (!filter.metadata.is_empty()).then(|| json(&filter.metadata));

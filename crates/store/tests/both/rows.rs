@@ -1,0 +1,124 @@
+//! Rows to test with: valid, and different in what a test does not care about.
+
+use crownest_store::{
+    ApiKey, AuditEvent, Context, Founding, Organization, Owner, Project, Sandbox, SandboxStatus,
+    SecretHash, Store, User,
+};
+use std::collections::BTreeMap;
+
+/// An organization `org_NAME` with user `usr_NAME` and default project `prj_NAME`.
+pub(crate) fn founding(name: &str) -> Founding {
+    let org_id = format!("org_{name}");
+    Founding {
+        organization: Organization {
+            id: org_id.clone(),
+            name: name.to_owned(),
+            created_at: 10,
+        },
+        user: User {
+            id: format!("usr_{name}"),
+            org_id: org_id.clone(),
+            name: "Ada".to_owned(),
+            email: Some("ada@example.org".to_owned()),
+            role: "owner".to_owned(),
+            created_at: 10,
+        },
+        project: Project {
+            id: format!("prj_{name}"),
+            org_id,
+            name: "Default".to_owned(),
+            is_default: true,
+            created_at: 10,
+        },
+    }
+}
+
+/// Adds the organization of [`founding`] and returns its id.
+pub(crate) async fn found(store: &Store, name: &str) -> String {
+    let founding = founding(name);
+    store
+        .insert_organization(&founding.organization, &founding.project)
+        .await
+        .unwrap();
+    store.insert_user(&founding.user).await.unwrap();
+    founding.organization.id
+}
+
+/// A live sandbox of the organization `org_NAME`.
+pub(crate) fn sandbox(name: &str, id: &str, created_at: i64) -> Sandbox {
+    Sandbox {
+        id: format!("sbx_{id}"),
+        org_id: format!("org_{name}"),
+        project_id: format!("prj_{name}"),
+        node_id: "node_1".to_owned(),
+        status: SandboxStatus::Ready,
+        template_slug: "python-node".to_owned(),
+        template_id: "tpl_python_node".to_owned(),
+        template_version: "1.0.0".to_owned(),
+        template_version_id: "tplv_1".to_owned(),
+        ttl_ms: 60_000,
+        created_at,
+        ready_at: Some(created_at + 1),
+        expires_at: created_at + 60_000_000,
+        destroyed_at: None,
+        destroyed_reason: None,
+        metadata: BTreeMap::new(),
+        runtime: Some("{\"slot\":1}".to_owned()),
+        network_mode: "egress".to_owned(),
+        created_by: "key_1".to_owned(),
+    }
+}
+
+pub(crate) fn context(name: &str, sandbox: &str, id: &str) -> Context {
+    Context {
+        id: format!("cctx_{id}"),
+        sandbox_id: format!("sbx_{sandbox}"),
+        org_id: format!("org_{name}"),
+        language: "python".to_owned(),
+        cwd: "/workspace".to_owned(),
+        is_default: false,
+        isolation: "fork".to_owned(),
+        created_at: 30,
+    }
+}
+
+pub(crate) fn api_key(name: &str, id: &str) -> ApiKey {
+    ApiKey {
+        id: format!("key_{id}"),
+        org_id: format!("org_{name}"),
+        name: "ci".to_owned(),
+        prefix: "cn_live_abcd".to_owned(),
+        last4: "wxyz".to_owned(),
+        hash: SecretHash::of(&format!("cn_live_{id}")),
+        scopes: vec!["sandbox:create".to_owned(), "code:run".to_owned()],
+        project_ids: None,
+        created_by_user_id: format!("usr_{name}"),
+        created_at: 20,
+        revoked_at: None,
+        last_used_at: None,
+    }
+}
+
+pub(crate) fn audit_event(name: &str, id: &str, at: i64) -> AuditEvent {
+    AuditEvent {
+        id: format!("aud_{id}"),
+        org_id: format!("org_{name}"),
+        project_id: None,
+        at,
+        actor_kind: "api_key".to_owned(),
+        actor_id: "key_1".to_owned(),
+        action: "sandbox.create".to_owned(),
+        resource_kind: "sandbox".to_owned(),
+        resource_id: "sbx_1".to_owned(),
+        outcome: "ok".to_owned(),
+        request_id: Some("req_1".to_owned()),
+        details: "{}".to_owned(),
+    }
+}
+
+pub(crate) fn owner(node: &str, boot: &str) -> Owner {
+    Owner {
+        node_id: node.to_owned(),
+        boot_id: boot.to_owned(),
+    }
+}
