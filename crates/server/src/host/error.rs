@@ -125,7 +125,7 @@ pub enum FileErrorKind {
 
 impl HostError {
     /// Gives init's refusal its name. `port` is what was dialled, where that is the call.
-    pub(super) fn from_call(error: CallError, port: u16) -> Self {
+    pub(super) fn from_call(error: &CallError, port: u16) -> Self {
         let message = printable(&error.message);
         let file = |kind| Self::File {
             kind,
@@ -172,13 +172,8 @@ mod tests {
     #[test]
     fn messages_of_init_are_bounded_and_printable() {
         let message = format!("a\u{1b}[31m\n{}", "x".repeat(5_000));
-        let error = HostError::from_call(
-            CallError {
-                code: CallErrorCode::Invalid,
-                message,
-            },
-            0,
-        );
+        let code = CallErrorCode::Invalid;
+        let error = HostError::from_call(&CallError { code, message }, 0);
         let HostError::Invalid(text) = error else {
             panic!("{error:?}")
         };

@@ -1,35 +1,12 @@
 //! The seam between the host and whatever makes sandboxes: the native spawner today, another
 //! driver (a second kernel boundary) tomorrow. Nothing above this file knows which it is.
 
+use crownest_runtime::client::{ClientError, SpawnerClient};
+pub use crownest_runtime::client::{CreateSpec, Created, ForkedDriver};
+use crownest_runtime::command::Step;
 pub use crownest_runtime::command::{Limits, Network, SandboxKey, SandboxStats, TemplateDigest};
 use futures_util::future::BoxFuture;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-
-/// A sandbox to make.
-#[derive(Debug, Clone)]
-pub struct CreateSpec {
-    pub key: SandboxKey,
-    pub template: TemplateDigest,
-    pub limits: Limits,
-    pub network: Network,
-}
-
-/// A sandbox that was made.
-#[derive(Debug, Clone)]
-pub struct Created {
-    /// Where its init listens.
-    pub init_socket: PathBuf,
-}
-
-/// A Python driver forked from a zygote into a sandbox; init adopts the four fds.
-#[derive(Debug)]
-pub struct ForkedDriver {
-    pub control: OwnedFd,
-    pub stdout: OwnedFd,
-    pub stderr: OwnedFd,
-    pub pidfd: OwnedFd,
-}
 
 /// Why a command to the spawner failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -75,4 +52,62 @@ pub trait Spawner: std::fmt::Debug + Send + Sync + 'static {
     fn list(&self) -> BoxFuture<'_, Result<Vec<SandboxKey>, SpawnerError>>;
     /// Where the init of a sandbox listens, made by this server or by one before it.
     fn init_socket(&self, key: &SandboxKey) -> PathBuf;
+}
+
+impl From<ClientError> for SpawnerError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Connect(_) | ClientError::Disconnected => {
+                Self::Disconnected(error.to_string())
+            }
+            ClientError::Timeout | ClientError::Answer => Self::Refused(error.to_string()),
+            ClientError::Refused(refusal) => match refusal.step {
+                Step::SandboxUnknown => Self::Unknown,
+                Step::SandboxesFull | Step::ZygoteBusy => Self::Full(refusal.to_string()),
+                _ => Self::Refused(refusal.to_string()),
+            },
+        }
+    }
+}
+
+/// The native driver: namespaces, cgroups, seccomp.
+impl Spawner for SpawnerClient {
+    fn create<'a>(&'a self, spec: &'a CreateSpec) -> BoxFuture<'a, Result<Created, SpawnerError>> {
+        Box::pin(async move { Ok(SpawnerClient::create(self, spec).await?) })
+    }
+
+    fn fork<'a>(
+        &'a self,
+        key: &'a SandboxKey,
+        template: &'a TemplateDigest,
+    ) -> BoxFuture<'a, Result<ForkedDriver, SpawnerError>> {
+        Box::pin(async move { Ok(SpawnerClient::fork(self, key, *template).await?) })
+    }
+
+    fn destroy<'a>(&'a self, key: &'a SandboxKey) -> BoxFuture<'a, Result<(), SpawnerError>> {
+        Box::pin(async move { Ok(SpawnerClient::destroy(self, key).await?) })
+    }
+
+    fn freeze<'a>(
+        &'a self,
+        key: &'a SandboxKey,
+        frozen: bool,
+    ) -> BoxFuture<'a, Result<(), SpawnerError>> {
+        Box::pin(async move { Ok(SpawnerClient::freeze(self, key, frozen).await?) })
+    }
+
+    fn stats<'a>(
+        &'a self,
+        key: &'a SandboxKey,
+    ) -> BoxFuture<'a, Result<SandboxStats, SpawnerError>> {
+        Box::pin(async move { Ok(SpawnerClient::stats(self, key).await?) })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<SandboxKey>, SpawnerError>> {
+        Box::pin(async move { Ok(SpawnerClient::list(self).await?) })
+    }
+
+    fn init_socket(&self, key: &SandboxKey) -> PathBuf {
+        SpawnerClient::init_socket(self, key)
+    }
 }

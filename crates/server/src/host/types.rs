@@ -123,6 +123,10 @@ pub struct RunDone {
     pub outcome: RunOutcome,
     pub execution_count: u64,
     pub duration: Duration,
+    /// What the driver says the cell cost. It is tenant code: never bill by it.
+    pub cpu: Option<Duration>,
+    /// Bytes printed between runs by background threads, for which there was no room.
+    pub background_dropped: u64,
 }
 
 /// How a run ended. After `OutOfMemory`, `ContextDied` and `TimedOut { context_alive: false }`

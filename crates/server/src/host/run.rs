@@ -1,0 +1,390 @@
+//! Runs and processes, as their consumers see them.
+
+use super::context::cause_of;
+use super::counters::count;
+use super::error::HostError;
+use super::kernel_event;
+use super::sandbox::{Sandbox, millis};
+use super::target::{Item, Target};
+use super::types::{
+    ExecDone, ExecEnd, ExecEvent, ExecSpec, RunDone, RunEvent, RunOutcome, RunSpec,
+};
+use bytes::Bytes;
+use crownest_init::link::{Death, ExecOutcome, Request, RunOutcome as Outcome, Stream};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the kernel sends at the memory limit.
+const SIGKILL: i32 = 9;
+/// Arguments of one process.
+const ARGV_MAX: usize = 4_096;
+/// Longest source of one cell.
+const CODE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+impl Sandbox {
+    /// Runs one cell. Waits behind a running cell of the same context, then returns as soon as
+    /// the cell is on its way; what comes of it is in [`Run::next`].
+    ///
+    /// # Errors
+    /// [`HostError::ContextUnknown`], [`HostError::ContextDead`], [`HostError::ContextBusy`] when
+    /// too many wait, [`HostError::SandboxGone`].
+    pub async fn run(self: &Arc<Self>, spec: RunSpec) -> Result<Run, HostError> {
+        let timeout_ms = millis(spec.timeout, "the timeout")?;
+        if spec.code.len() > CODE_BYTES_MAX {
+            return Err(HostError::TooLarge {
+                what: "the code",
+                limit: CODE_BYTES_MAX,
+            });
+        }
+        if self.is_closed() {
+            return Err(HostError::SandboxGone);
+        }
+        let context = self
+            .contexts
+            .get(&spec.context)
+            .ok_or(HostError::ContextUnknown)?;
+        let permit = context.turn().await?;
+        let id = self.next_target();
+        let target = Arc::new(Target::run(id, context, permit));
+        self.add_target(&target)?;
+        let request = Request::Run {
+            context: spec.context,
+            run: id,
+            timeout_ms,
+            cwd: spec.cwd,
+        };
+        // Init's answer is not waited for: a refusal ends the run like a death would, and a
+        // wake-up less is saved on every run.
+        let call = self.calls.begin_run(Arc::clone(&target));
+        let body = Bytes::from(spec.code.into_bytes());
+        if let Err(error) = self.link().send_with(call, request, body, Vec::new()) {
+            self.calls.forget(call);
+            self.remove_target(id);
+            return Err(self.lost(error));
+        }
+        count(&self.shared.counters.runs);
+        Ok(Run {
+            sandbox: Arc::clone(self),
+            target,
+            over: false,
+        })
+    }
+
+    /// Starts a process; returns when it runs.
+    ///
+    /// # Errors
+    /// [`HostError::SpawnFailed`] when the program cannot be started, [`HostError::TooMany`].
+    pub async fn exec(self: &Arc<Self>, spec: ExecSpec) -> Result<Exec, HostError> {
+        let timeout_ms = spec.timeout.map(|t| millis(t, "the timeout")).transpose()?;
+        if spec.argv.is_empty() || spec.argv.len() > ARGV_MAX {
+            return Err(HostError::Invalid(format!(
+                "1 to {ARGV_MAX} arguments are needed"
+            )));
+        }
+        let id = self.next_target();
+        let mut exec = Exec::new(self, Arc::new(Target::exec(id, 0)));
+        self.add_target(&exec.target)?;
+        let request = Request::Exec {
+            exec: id,
+            argv: spec.argv,
+            cwd: spec.cwd,
+            env: spec.env,
+            timeout_ms,
+        };
+        let answer = self.call(request).await?;
+        exec.pid = answer.reply.pid;
+        count(&self.shared.counters.execs);
+        Ok(exec)
+    }
+
+    /// Takes up a process again, after [`super::Host::recover`] or after its [`Exec`] was dropped.
+    /// `handled_seq` is [`Exec::seq`] of the last event that was stored; 0 for none.
+    ///
+    /// # Errors
+    /// [`HostError::TargetUnknown`] when its end was acknowledged, or it never was.
+    pub async fn attach_exec(
+        self: &Arc<Self>,
+        id: u64,
+        handled_seq: u64,
+    ) -> Result<Exec, HostError> {
+        if self.targets().contains_key(&id) {
+            return Err(HostError::Invalid("this process has a consumer".into()));
+        }
+        let exec = Exec::new(self, Arc::new(Target::exec(id, handled_seq)));
+        self.add_target(&exec.target)?;
+        self.call(Request::Attach {
+            target: id,
+            seq: handled_seq,
+        })
+        .await?;
+        self.claim_recovered_exec(id);
+        Ok(exec)
+    }
+}
+
+/// A cell that runs. Dropping it before its end interrupts the cell; what it still says is
+/// acknowledged and thrown away, so that it can never block the context.
+#[derive(Debug)]
+pub struct Run {
+    sandbox: Arc<Sandbox>,
+    target: Arc<Target>,
+    over: bool,
+}
+
+impl Run {
+    /// Its number, unique for the life of the sandbox.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.target.id
+    }
+
+    /// The next event; the last one is [`RunEvent::Done`]. `None` after it, and without it only
+    /// when the server stops.
+    pub async fn next(&mut self) -> Option<RunEvent> {
+        loop {
+            if let Some(seq) = self.target.ack_due() {
+                self.ack(seq);
+            }
+            let event = match poll_fn(|cx| self.target.poll_take(cx)).await? {
+                Item::Output {
+                    stream: Stream::Stdout,
+                    data,
+                } => RunEvent::Stdout(data.into()),
+                Item::Output {
+                    stream: Stream::Stderr,
+                    data,
+                } => RunEvent::Stderr(data.into()),
+                Item::Kernel { json } => {
+                    let Some(event) = kernel_event::parse(&json) else {
+                        count(&self.sandbox.shared.counters.events_dropped);
+                        continue;
+                    };
+                    event
+                }
+                Item::RunDone {
+                    outcome,
+                    execution_count,
+                    duration,
+                    cpu,
+                    background_dropped,
+                } => {
+                    self.over = true;
+                    self.ack(self.target.taken_seq());
+                    let outcome = self.outcome(outcome).await;
+                    RunEvent::Done(RunDone {
+                        outcome,
+                        execution_count,
+                        duration,
+                        cpu,
+                        background_dropped,
+                    })
+                }
+                Item::Gone { cause } => {
+                    self.over = true;
+                    RunEvent::Done(gone(cause))
+                }
+                Item::ExecDone { .. } => {
+                    // An init that mixes up its own events ends the run, not the server.
+                    self.over = true;
+                    RunEvent::Done(gone("init confused a run with a process".into()))
+                }
+            };
+            return Some(event);
+        }
+    }
+
+    /// Interrupts this run and nothing else; state is kept. Not an error when it is over.
+    pub async fn interrupt(&self) {
+        if !self.over {
+            let _ = self
+                .sandbox
+                .call(Request::Interrupt {
+                    run: self.target.id,
+                })
+                .await;
+        }
+    }
+
+    fn ack(&self, seq: u64) {
+        self.sandbox.link().send_later(Request::Ack {
+            target: self.target.id,
+            seq,
+        });
+    }
+
+    async fn outcome(&self, outcome: Outcome) -> RunOutcome {
+        match outcome {
+            Outcome::Completed => RunOutcome::Completed,
+            Outcome::Interrupted => RunOutcome::Interrupted,
+            Outcome::TimedOut { context_alive } => RunOutcome::TimedOut { context_alive },
+            Outcome::Died(death) => {
+                if killed_by_kernel(&death) && self.sandbox.new_oom_kill().await {
+                    return RunOutcome::OutOfMemory;
+                }
+                RunOutcome::ContextDied {
+                    cause: cause_of(&death),
+                    death,
+                }
+            }
+        }
+    }
+}
+
+fn gone(cause: String) -> RunDone {
+    RunDone {
+        outcome: RunOutcome::ContextDied {
+            death: Death::default(),
+            cause,
+        },
+        execution_count: 0,
+        duration: Duration::ZERO,
+        cpu: None,
+        background_dropped: 0,
+    }
+}
+
+/// SIGKILL that init did not send.
+fn killed_by_kernel(death: &Death) -> bool {
+    death.signal == Some(SIGKILL) && death.reason.is_none()
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let (seq, alive) = self.target.abandon();
+        count(&self.sandbox.shared.counters.runs_abandoned);
+        let link = self.sandbox.link();
+        self.ack(seq);
+        if alive {
+            // A lost link is noticed by its own task; the run's timeout ends it in any case.
+            let id = self.sandbox.calls.next_id();
+            let _ = link.send(
+                id,
+                Request::Interrupt {
+                    run: self.target.id,
+                },
+            );
+        }
+    }
+}
+
+/// A process. Dropping it only detaches: the process goes on until its output window is full, and
+/// [`Sandbox::attach_exec`] finds it again.
+#[derive(Debug)]
+pub struct Exec {
+    sandbox: Arc<Sandbox>,
+    target: Arc<Target>,
+    pid: Option<i32>,
+}
+
+impl Exec {
+    fn new(sandbox: &Arc<Sandbox>, target: Arc<Target>) -> Self {
+        Self {
+            sandbox: Arc::clone(sandbox),
+            target,
+            pid: None,
+        }
+    }
+
+    /// Its number, unique for the life of the sandbox; store it to attach again.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.target.id
+    }
+
+    /// Its pid inside the sandbox; unknown when it was attached to.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.pid
+    }
+
+    /// Number of the event last returned; store it together with what the event said.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.target.taken_seq()
+    }
+
+    /// The next event; calling it says that the one before was handled (stored, if it has to
+    /// outlive the server). The last one is [`ExecEvent::Done`]. `None` after it, and without it
+    /// only when the server stops.
+    pub async fn next(&mut self) -> Option<ExecEvent> {
+        if let Some(seq) = self.target.ack_due() {
+            self.ack(seq);
+        }
+        Some(match poll_fn(|cx| self.target.poll_take(cx)).await? {
+            Item::Output {
+                stream: Stream::Stdout,
+                data,
+            } => ExecEvent::Stdout(data.into()),
+            Item::Output {
+                stream: Stream::Stderr,
+                data,
+            } => ExecEvent::Stderr(data.into()),
+            Item::ExecDone { outcome, duration } => {
+                let killed = outcome == ExecOutcome::Signaled { signal: SIGKILL };
+                ExecEvent::Done(ExecDone {
+                    out_of_memory: killed && self.sandbox.new_oom_kill().await,
+                    outcome: outcome.into(),
+                    duration,
+                })
+            }
+            Item::Gone { .. } | Item::Kernel { .. } | Item::RunDone { .. } => {
+                ExecEvent::Done(ExecDone {
+                    outcome: ExecEnd::SandboxGone,
+                    duration: Duration::ZERO,
+                    out_of_memory: false,
+                })
+            }
+        })
+    }
+
+    /// Sends a signal to its process group; with `escalate`, SIGKILL follows after a grace time.
+    ///
+    /// # Errors
+    /// [`HostError::TargetUnknown`] when it is over.
+    pub async fn signal(&self, signal: i32, escalate: bool) -> Result<(), HostError> {
+        self.sandbox
+            .signal_exec(self.target.id, signal, escalate)
+            .await
+    }
+
+    /// Everything it said, and its end, has been handled: init forgets it.
+    pub fn acknowledge(self) {
+        self.ack(self.target.taken_seq());
+    }
+
+    fn ack(&self, seq: u64) {
+        self.sandbox.link().send_later(Request::Ack {
+            target: self.target.id,
+            seq,
+        });
+    }
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        self.sandbox.remove_target(self.target.id);
+    }
+}
+
+impl Sandbox {
+    /// Sends a signal to a process by its number, from wherever its consumer is.
+    ///
+    /// # Errors
+    /// [`HostError::TargetUnknown`] when it is over.
+    pub async fn signal_exec(&self, id: u64, signal: i32, escalate: bool) -> Result<(), HostError> {
+        if !(1..=64).contains(&signal) {
+            return Err(HostError::Invalid(format!("signal {signal}")));
+        }
+        self.call(Request::Signal {
+            exec: id,
+            signal,
+            escalate,
+        })
+        .await
+        .map(drop)
+    }
+}
