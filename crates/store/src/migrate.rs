@@ -22,6 +22,9 @@ const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions \
      (version BIGINT PRIMARY KEY, digest TEXT NOT NULL)";
 const LIST_VERSIONS: &str = "SELECT version, digest FROM schema_versions ORDER BY version";
 const INSERT_VERSION: &str = "INSERT INTO schema_versions (version, digest) VALUES ($1, $2)";
+/// A migration may take longer than an ordinary statement, and wait for another server's.
+const PATIENCE_POSTGRES: &str =
+    "SET LOCAL statement_timeout = '10min'; SET LOCAL lock_timeout = '10min'";
 /// Any number, as long as every version of this program uses the same.
 const LOCK_POSTGRES: &str = "SELECT pg_advisory_xact_lock(4855723381)";
 
@@ -56,6 +59,10 @@ pub(crate) async fn sqlite(connection: &mut SqliteConnection) -> Result<(), Stor
 
 pub(crate) async fn postgres(pool: &PgPool) -> Result<(), StoreError> {
     let mut transaction = pool.begin().await.map_err(connect)?;
+    transaction
+        .execute(PATIENCE_POSTGRES)
+        .await
+        .map_err(connect)?;
     transaction.execute(LOCK_POSTGRES).await.map_err(connect)?;
     transaction
         .execute(CREATE_VERSIONS)

@@ -11,6 +11,8 @@ use std::time::Duration;
 const TRUSTED_IDLE: Duration = Duration::from_secs(2);
 /// Prepared statements that a connection keeps. The crate has fewer, so none is prepared twice.
 const STATEMENTS_CACHED: usize = 128;
+/// Longest that one statement runs; the ones here take milliseconds.
+const STATEMENT_TIMEOUT_MS: u32 = 30_000;
 
 pub(crate) async fn open(url: &str, options: &StoreOptions) -> Result<PgPool, StoreError> {
     let connect = PgConnectOptions::from_str(url)
@@ -18,7 +20,10 @@ pub(crate) async fn open(url: &str, options: &StoreOptions) -> Result<PgPool, St
         .application_name("crownest")
         .statement_cache_capacity(STATEMENTS_CACHED)
         // One statement waiting for a lock must not wait longer than its caller was promised.
-        .options([("lock_timeout", options.busy_timeout.as_millis().to_string())])
+        .options([
+            ("lock_timeout", options.busy_timeout.as_millis().to_string()),
+            ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
+        ])
         .disable_statement_logging();
     let pool = PgPoolOptions::new()
         .max_connections(options.postgres_connections_max.max(1))

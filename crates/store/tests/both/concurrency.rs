@@ -1,8 +1,8 @@
 //! Many callers, callers that go away, connections that die.
 
-use crate::bed::{Bed, on_postgres};
-use crate::rows::{found, founding, sandbox};
-use crownest_store::{PageRequest, StoreError, UsageEvent};
+use crate::bed::{Bed, on_postgres, on_sqlite};
+use crate::rows::{api_key, audit_event, found, founding, sandbox};
+use crownest_store::{AuditFilter, PageRequest, StoreError, UsageEvent};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -45,14 +45,16 @@ async fn a_caller_that_goes_away_leaves_whole_batches(bed: Bed) {
     for batch in 0..60 {
         let events: Vec<_> = (0..BATCH).map(|number| event(batch, number)).collect();
         let mut call = Box::pin(bed.store.insert_usage_events(&events));
-        // The future is dropped after a few steps, each time at another place.
-        for _ in 0..batch % 12 {
-            let step = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
-            if let Poll::Ready(done) = step {
+        // The future is dropped after a number of steps that grows: at first before it has begun,
+        // in the end after it has committed, and in between everywhere.
+        let steps = batch * batch / 4;
+        for step in 0..=steps {
+            let polled = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+            if let Poll::Ready(done) = polled {
                 done.unwrap();
                 break;
             }
-            cut_short += usize::from(batch % 12 == 1);
+            cut_short += usize::from(step == steps);
             tokio::task::yield_now().await;
         }
         drop(call);
@@ -67,6 +69,38 @@ async fn a_caller_that_goes_away_leaves_whole_batches(bed: Bed) {
     assert!(cut_short > 0, "some calls must have been cut short");
     // The connections still work, for writing too.
     assert!(bed.store.bootstrap(&founding("a")).await.unwrap().created);
+}
+
+/// What a server does in tasks of its own must be allowed to move between threads.
+#[test]
+fn batches_can_be_written_from_a_spawned_task() {
+    on_sqlite(async |bed: Bed| {
+        found(&bed.store, "a").await;
+        bed.store.insert_api_key(&api_key("a", "1")).await.unwrap();
+        let store = Arc::new(bed.another().await);
+        let task = tokio::spawn(async move {
+            let id = String::from("key_1");
+            store.touch_api_keys(&[(id.as_str(), 77)]).await.unwrap();
+            store
+                .insert_audit_events(&[audit_event("a", "1", 1)])
+                .await
+                .unwrap();
+            let filter = AuditFilter {
+                action: Some("sandbox.create"),
+                ..AuditFilter::default()
+            };
+            let page = PageRequest::default();
+            store
+                .audit_events("org_a", &filter, &page)
+                .await
+                .unwrap()
+                .rows
+                .len()
+        });
+        assert_eq!(task.await.unwrap(), 1);
+        let key = bed.store.api_key("org_a", "key_1").await.unwrap();
+        assert_eq!(key.last_used_at, Some(77));
+    });
 }
 
 /// The server closes every connection of the store, as when it restarts. A call may fail, but

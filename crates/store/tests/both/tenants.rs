@@ -8,6 +8,10 @@ use std::fmt::Debug;
 
 on_both!(another_tenants_rows_do_not_exist);
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "callers read better without borrowing"
+)]
 fn absent<T: Debug>(answer: Result<T, StoreError>) {
     assert!(
         matches!(answer, Err(StoreError::NotFound { .. })),
