@@ -41,7 +41,6 @@ OOM_SCORE_ADJ = 500
 SECCOMP_BYTES_MAX = 32 * 1024
 # What a context inherits; everything else arrives with `start`.
 ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
-# Where a child's fds stand between receiving and closing.
 CHILD_FAILED_EXIT_CODE = 71
 
 
@@ -100,9 +99,8 @@ def _limit_self():
 def _build_kernel(here):
     """The kernel that every child will be. Its writers are made while fds 1 and 2 are pipes, as
     they are in a child: io remembers whether a file can seek."""
-    from crownest_kernel import entry, imports
+    from crownest_kernel import entry
 
-    imports.gc_wanted = False
     read_end, write_end = os.pipe()
     saved = [os.dup(fd) for fd in (1, 2)]
     try:

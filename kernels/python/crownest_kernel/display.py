@@ -41,7 +41,6 @@ _kernel = None
 # Set by shell.py once IPython is there.
 formatters = None
 mimebundle_formatter = None
-ipython_display_formatter = None
 pretty = None
 
 
@@ -67,7 +66,7 @@ def bundle(value):
         return {"text/plain": value}, {}
     if kind in _PLAIN_TYPES:
         return {"text/plain": repr(value)}, {}
-    if ipython_display_formatter is not None and _displays_itself(value):
+    if _displays_itself(value):
         return {}, {}
     data, metadata = _own_bundle(value)
     for mime, method in _METHODS:
@@ -121,7 +120,11 @@ def _own_bundle(value):
         _report(error)
         return {}, {}
     data, metadata = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, {})
-    data = dict(data) if isinstance(data, dict) else {}
+    if not isinstance(data, dict):
+        if data is not None:
+            sys.stderr.write("_repr_mimebundle_ gave a %s, not a dict\n" % type(data).__name__)
+        return {}, {}
+    data = dict(data)
     return data, dict(metadata) if isinstance(metadata, dict) else {}
 
 

@@ -36,6 +36,7 @@ class Kernel:
         self.run = None
         self.forked = False
         self._pid = 0
+        self._gc_due = False
         self._loop = None
         self._last = self._before_last = _MISSING
         self.module = types.ModuleType("__main__")
@@ -57,6 +58,13 @@ class Kernel:
         self.namespace.clear()
         self._fill_namespace()
         self.cells.forget_all()
+        if self._loop is not None:
+            # Its descriptors would be shared by every child.
+            import asyncio
+
+            self._loop.close()
+            self._loop = None
+            asyncio.set_event_loop(None)
         self.count = 0
         self.run = None
         self._last = self._before_last = _MISSING
@@ -65,6 +73,9 @@ class Kernel:
     def attach(self, control_fd):
         """Takes over the control socket and the standard fds of this process."""
         self._pid = _getpid()
+        # A zygote's child starts without collection: it would touch, and so copy, many pages.
+        # It comes back after the first answer.
+        self._gc_due = not gc.isenabled()
         self.channel.adopt(control_fd)
         self.streams.attach()
         self.interrupts.install()
@@ -174,7 +185,8 @@ class Kernel:
                 "cpu_us": (_cpu_ns() - before_ns) // 1000,
             }
         )
-        if not gc.isenabled() and imports.gc_wanted:
+        if self._gc_due:
+            self._gc_due = False
             gc.enable()
 
     def _guarded(self, function, *args):

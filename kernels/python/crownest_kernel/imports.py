@@ -12,10 +12,6 @@ import sys
 
 from . import figures, shell, streams
 
-# Whether garbage collection comes back after the first run. A zygote's child starts without it:
-# a collection touches every young object, and each touched page is a copy.
-gc_wanted = True
-
 _callbacks = {}
 
 

@@ -54,7 +54,6 @@ def _use_formatters(shell):
     formatter = shell.display_formatter
     display.formatters = formatter.formatters
     display.mimebundle_formatter = formatter.mimebundle_formatter
-    display.ipython_display_formatter = formatter.ipython_display_formatter
     plain = formatter.formatters["text/plain"]
     from IPython.lib.pretty import RepresentationPrinter
 

@@ -101,13 +101,12 @@ class Streams:
 
     def flush(self):
         """Everything written so far reaches the pipes. Never raises but for an interrupt."""
-        for stream in (sys.stdout, sys.stderr):
+        for name in ("stdout", "stderr"):
             try:
-                stream.flush()
+                getattr(sys, name).flush()
             except Exception:
                 pass
-        if sys.stdout is not self.stdout or sys.stderr is not self.stderr:
-            self._flush_own()
+        self._flush_own()
         _fflush(_c_stdout)
 
     def _flush_own(self):
@@ -127,13 +126,12 @@ class Streams:
             except OSError:
                 pass
             _dup2(saved, fd)
+        # In this order: what a cell put around our buffer closes the buffer as it goes.
+        sys.stdout, sys.stderr = self.stdout, self.stderr
         if _closed(self.stdout) or _closed(self.stderr):
             self._open_all()
-        if sys.stdout is not self.stdout:
-            sys.stdout = self.stdout
-        if sys.stderr is not self.stderr:
-            sys.stderr = self.stderr
-        if sys.stdin is None or sys.stdin.closed:
+        stdin = getattr(sys, "stdin", None)
+        if stdin is None or getattr(stdin, "closed", True):
             sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
         if builtins.input is not _input:
             builtins.input = _input
