@@ -1,0 +1,105 @@
+//! Builds `crownest-init` as a static program and lists the kernel drivers, so that one binary
+//! carries everything a sandbox needs.
+//!
+//! init is built by a cargo of its own, with its own target directory and flags: it must be
+//! static (there is no loader to trust inside a sandbox) and small, whatever profile this is.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("set by cargo")).join("../..");
+    let root = root.canonicalize().expect("the workspace is two levels up");
+    let out = PathBuf::from(env::var("OUT_DIR").expect("set by cargo"));
+    let init = build_init(&root, &out);
+    println!("cargo::rustc-env=CROWNEST_INIT_BINARY={}", init.display());
+    fs::write(out.join("kernels.rs"), list_kernels(&root.join("kernels")))
+        .expect("OUT_DIR is ours");
+}
+
+fn build_init(root: &Path, out: &Path) -> PathBuf {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    println!(
+        "cargo::rerun-if-changed={}",
+        root.join("crates/init/src").display()
+    );
+    println!(
+        "cargo::rerun-if-changed={}",
+        root.join("crates/init/Cargo.toml").display()
+    );
+    let target_dir = out.join("init");
+    let mut cargo = Command::new(env::var("CARGO").expect("set by cargo"));
+    // What this build was told about itself must not reach the other one.
+    for (name, _) in env::vars() {
+        if name.starts_with("CARGO_") && name != "CARGO_HOME"
+            || name == "RUSTC_WRAPPER"
+            || name == "RUSTC_WORKSPACE_WRAPPER"
+        {
+            cargo.env_remove(name);
+        }
+    }
+    let status = cargo
+        .current_dir(root)
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "-p",
+            "crownest-init",
+            "--bin",
+            "crownest-init",
+        ])
+        .args(["--profile", "init", "--target", TARGET, "--target-dir"])
+        .arg(&target_dir)
+        .env(
+            "RUSTFLAGS",
+            "-C target-feature=+crt-static -C relocation-model=static",
+        )
+        .status()
+        .expect("cargo can be started");
+    assert!(status.success(), "building crownest-init failed");
+    target_dir.join(TARGET).join("init").join("crownest-init")
+}
+
+/// `&[("python/driver.py", include_bytes!(…)), …]`
+fn list_kernels(kernels: &Path) -> String {
+    let mut files = Vec::new();
+    collect(kernels, &mut files);
+    files.sort();
+    let mut text = String::from("&[\n");
+    for file in files {
+        let name = file
+            .strip_prefix(kernels)
+            .expect("found below it")
+            .display()
+            .to_string();
+        writeln!(
+            text,
+            "    ({name:?}, include_bytes!({:?})),",
+            file.display().to_string()
+        )
+        .expect("writing to a String");
+    }
+    text.push(']');
+    text
+}
+
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
+    println!("cargo::rerun-if-changed={}", dir.display());
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if path.is_dir() && name != "__pycache__" && name != "conformance" && !name.starts_with('.')
+        {
+            collect(&path, files);
+        } else if [".py", ".mjs", ".sh", ".json"]
+            .iter()
+            .any(|end| name.ends_with(end))
+        {
+            files.push(path);
+        }
+    }
+}

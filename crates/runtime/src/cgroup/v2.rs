@@ -1,0 +1,187 @@
+//! Version 2: one hierarchy, controllers delegated downwards.
+
+use super::{Cgroups, Group, cpu_quota_us, list_directories};
+use crate::command::{Limits, SandboxStats};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Controllers that a sandbox needs.
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+
+/// Version 2.
+#[derive(Debug)]
+pub struct V2 {
+    parent: PathBuf,
+}
+
+impl V2 {
+    /// Whether `root` is a version 2 hierarchy with the controllers that sandboxes need.
+    #[must_use]
+    pub fn usable(root: &Path) -> bool {
+        let Ok(text) = fs::read_to_string(root.join("cgroup.controllers")) else {
+            return false;
+        };
+        CONTROLLERS
+            .iter()
+            .all(|needed| text.split_whitespace().any(|have| have == *needed))
+    }
+
+    /// Makes the parent group of this instance and passes the controllers down to it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(root: &Path, group: &str) -> io::Result<Self> {
+        let enable = CONTROLLERS.map(|c| format!("+{c}")).join(" ");
+        Group(root.to_owned()).write("cgroup.subtree_control", &enable)?;
+        let parent = root.join(group);
+        fs::create_dir_all(&parent)?;
+        Group(parent.clone()).write("cgroup.subtree_control", &enable)?;
+        Ok(Self { parent })
+    }
+
+    fn group(&self, name: &str) -> Group {
+        Group(self.parent.join(name))
+    }
+
+    fn set_limits(group: &Group, limits: &Limits) -> io::Result<()> {
+        group.write("memory.max", &limits.memory_bytes.to_string())?;
+        // Absent without swap.
+        let _ = group.write("memory.swap.max", "0");
+        group.write("pids.max", &limits.pids.to_string())?;
+        group.write(
+            "cpu.max",
+            &format!("{} {}", cpu_quota_us(limits), super::CPU_PERIOD_US),
+        )
+    }
+}
+
+impl Cgroups for V2 {
+    fn create(&self, name: &str, limits: &Limits) -> io::Result<()> {
+        let group = self.group(name);
+        group.make()?;
+        let outcome = Self::set_limits(&group, limits);
+        if outcome.is_err() {
+            let _ = group.remove();
+        }
+        outcome
+    }
+
+    fn entrances(&self, name: &str) -> io::Result<Vec<OwnedFd>> {
+        Ok(vec![self.group(name).entrance("cgroup.procs")?])
+    }
+
+    fn clone_into(&self, name: &str) -> Option<OwnedFd> {
+        self.group(name).directory()
+    }
+
+    fn freeze(&self, name: &str, frozen: bool) -> io::Result<()> {
+        self.group(name)
+            .write("cgroup.freeze", if frozen { "1" } else { "0" })
+    }
+
+    fn kill(&self, name: &str) -> io::Result<()> {
+        let group = self.group(name);
+        // cgroup.kill is there from Linux 5.14.
+        group.write("cgroup.kill", "1").or_else(|_| {
+            group.write("cgroup.freeze", "0")?;
+            group.kill_listed("cgroup.procs")
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<bool> {
+        self.group(name).remove()
+    }
+
+    fn members(&self, name: &str) -> io::Result<Vec<i32>> {
+        self.group(name).members("cgroup.procs")
+    }
+
+    fn stats(&self, name: &str) -> io::Result<SandboxStats> {
+        let group = self.group(name);
+        Ok(SandboxStats {
+            memory_bytes: group.number("memory.current")?,
+            // memory.peak is there from Linux 5.19.
+            memory_peak_bytes: group.number("memory.peak").unwrap_or(0),
+            oom_kills: group.keyed("memory.events", "oom_kill")?,
+            cpu_us: group.keyed("cpu.stat", "usage_usec")?,
+            pids: u32::try_from(group.number("pids.current")?).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        list_directories(&self.parent)
+    }
+
+    fn describe(&self) -> String {
+        "cgroup v2 (memory, pids, cpu)".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fake_root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(
+            root.path().join("cgroup.controllers"),
+            "cpuset cpu io memory pids\n",
+        )
+        .unwrap();
+        root
+    }
+
+    #[test]
+    fn controllers_are_passed_down_and_limits_written() {
+        let root = fake_root();
+        assert!(V2::usable(root.path()));
+        let v2 = V2::open(root.path(), "crownest-3").unwrap();
+        let limits = Limits {
+            memory_bytes: 1 << 26,
+            pids: 20,
+            cpu_millis: 250,
+            ..Limits::default()
+        };
+        v2.create("k.7", &limits).unwrap();
+        let read = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
+        assert_eq!(read("cgroup.subtree_control"), "+memory +pids +cpu");
+        assert_eq!(
+            read("crownest-3/cgroup.subtree_control"),
+            "+memory +pids +cpu"
+        );
+        assert_eq!(read("crownest-3/k.7/memory.max"), "67108864");
+        assert_eq!(read("crownest-3/k.7/pids.max"), "20");
+        assert_eq!(read("crownest-3/k.7/cpu.max"), "25000 100000");
+        assert_eq!(v2.list().unwrap(), ["k.7"]);
+    }
+
+    #[test]
+    fn stats_are_read_from_the_keyed_files() {
+        let root = fake_root();
+        let v2 = V2::open(root.path(), "g").unwrap();
+        v2.create("k.7", &Limits::default()).unwrap();
+        let group = root.path().join("g/k.7");
+        fs::write(group.join("memory.current"), "1000\n").unwrap();
+        fs::write(group.join("memory.peak"), "2000\n").unwrap();
+        fs::write(group.join("memory.events"), "low 0\noom 3\noom_kill 2\n").unwrap();
+        fs::write(group.join("cpu.stat"), "usage_usec 77\nuser_usec 1\n").unwrap();
+        fs::write(group.join("pids.current"), "5\n").unwrap();
+        let want = SandboxStats {
+            memory_bytes: 1000,
+            memory_peak_bytes: 2000,
+            oom_kills: 2,
+            cpu_us: 77,
+            pids: 5,
+        };
+        assert_eq!(v2.stats("k.7").unwrap(), want);
+    }
+
+    #[test]
+    fn a_hierarchy_without_our_controllers_is_not_usable() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("cgroup.controllers"), "hugetlb\n").unwrap();
+        assert!(!V2::usable(root.path()));
+    }
+}

@@ -1,0 +1,144 @@
+//! The policy file: which call gets which verdict, each group with its reason.
+
+use super::numbers::NUMBERS;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Arguments that a system call has.
+const ARGUMENTS_MAX: u32 = 6;
+
+/// What happens to one system call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Allow,
+    /// Fails with this error number.
+    Errno(u32),
+    /// Allowed when every condition of one line holds, else EPERM.
+    Check(Vec<Vec<Condition>>),
+}
+
+/// A condition on the low half of one argument.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    pub argument: u32,
+    #[serde(default = "all_bits")]
+    pub mask: u32,
+    pub values: Vec<u32>,
+    /// The argument must be none of the values.
+    #[serde(default)]
+    pub not: bool,
+}
+
+fn all_bits() -> u32 {
+    u32::MAX
+}
+
+/// Verdicts by system call number; what is not named fails with ENOSYS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    pub verdicts: BTreeMap<u32, Verdict>,
+}
+
+/// What is wrong with a policy file.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    #[error("reading the policy: {0}")]
+    Read(#[from] toml::de::Error),
+    #[error("a group has no reason")]
+    NoReason,
+    #[error("there is no system call {0}")]
+    UnknownCall(String),
+    #[error("system call {0} is named twice")]
+    NamedTwice(String),
+    #[error("a condition of {0} is impossible")]
+    BadCondition(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    allow: Vec<Group>,
+    deny: Vec<Group>,
+    nosys: Vec<Group>,
+    check: Vec<Check>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    reason: String,
+    calls: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Check {
+    reason: String,
+    call: String,
+    any_of: Vec<Vec<Condition>>,
+}
+
+impl Policy {
+    /// Reads and checks a policy file.
+    ///
+    /// # Errors
+    /// [`PolicyError`]
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let file: File = toml::from_str(text)?;
+        let errno = |n: i32| Verdict::Errno(n.unsigned_abs());
+        let groups = [
+            (file.allow, Verdict::Allow),
+            (file.deny, errno(libc::EPERM)),
+            (file.nosys, errno(libc::ENOSYS)),
+        ];
+        let mut policy = Self::default();
+        for (group, verdict) in groups {
+            for Group { reason, calls } in group {
+                for call in calls {
+                    policy.set(&call, &reason, verdict.clone())?;
+                }
+            }
+        }
+        for Check {
+            reason,
+            call,
+            any_of,
+        } in file.check
+        {
+            let possible = |c: &Condition| {
+                c.argument < ARGUMENTS_MAX
+                    && !c.values.is_empty()
+                    && c.values.iter().all(|v| v & c.mask == *v)
+            };
+            if any_of.is_empty()
+                || any_of.iter().any(Vec::is_empty)
+                || !any_of.iter().flatten().all(possible)
+            {
+                return Err(PolicyError::BadCondition(call));
+            }
+            policy.set(&call, &reason, Verdict::Check(any_of))?;
+        }
+        Ok(policy)
+    }
+
+    fn set(&mut self, call: &str, reason: &str, verdict: Verdict) -> Result<(), PolicyError> {
+        if reason.trim().is_empty() {
+            return Err(PolicyError::NoReason);
+        }
+        let Some((_, number)) = NUMBERS.iter().find(|(name, _)| *name == call) else {
+            return Err(PolicyError::UnknownCall(call.to_owned()));
+        };
+        match self.verdicts.insert(*number, verdict) {
+            None => Ok(()),
+            Some(_) => Err(PolicyError::NamedTwice(call.to_owned())),
+        }
+    }
+
+    /// The verdict on a number.
+    #[must_use]
+    pub fn verdict(&self, number: u32) -> Verdict {
+        let nosys = || Verdict::Errno(libc::ENOSYS.unsigned_abs());
+        self.verdicts.get(&number).cloned().unwrap_or_else(nosys)
+    }
+}

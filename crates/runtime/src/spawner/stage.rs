@@ -1,0 +1,243 @@
+//! The stage: files that all sandboxes share, prepared once on a tmpfs that only this process's
+//! mount namespace shows.
+//!
+//! Who runs it: the spawner, as root, at start and (for /proc files of a new size) at a create.
+//! Sandboxes see it read-only and nosuid, and can name nothing else of it than what was bound.
+
+use super::{SpawnerConfig, SpawnerError};
+use crate::plan::{StageFile, render_cpuinfo, render_meminfo};
+use crate::seccomp;
+use crate::sys::{AttrFlags, Instruction, set_mount_attr};
+use rustix::fs::{
+    CWD, FileType, MemfdFlags, Mode, OFlags, makedev, memfd_create, mkdirat, mknodat, openat,
+    symlinkat,
+};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+use std::collections::HashSet;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+const INIT_BINARY: &[u8] = include_bytes!(env!("CROWNEST_INIT_BINARY"));
+const KERNELS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+/// Device nodes of a sandbox: name, major, minor (Documentation/admin-guide/devices.txt).
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+/// Different sizes of /proc files kept; beyond that the stage is full and creates are refused.
+const PROC_FILES_MAX: usize = 1024;
+/// Descriptors that a child still needs while it arranges the ones of init are above this.
+pub(super) const FIRST_FREE_FD: i32 = 10;
+/// Name of the seccomp program below the kernels, for zygotes.
+pub(super) const FILTER_FILE: &str = "kernels/seccomp.bpf";
+
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// Where it is mounted read-only.
+    path: PathBuf,
+    /// The same file system, writable, mounted nowhere.
+    writable: OwnedFd,
+    /// An empty directory to mount new roots on.
+    root: PathBuf,
+    init: OwnedFd,
+    proc_files: HashSet<StageFile>,
+    host_cpuinfo: String,
+    certificates: bool,
+}
+
+impl Stage {
+    pub(super) fn prepare(
+        config: &SpawnerConfig,
+        filter: &[Instruction],
+    ) -> Result<Self, SpawnerError> {
+        let stage = |what| move |source| SpawnerError::Stage { what, source };
+        // Modes are meant as they are written.
+        rustix::process::umask(Mode::empty());
+        let path = config.layout.stage();
+        for dir in [
+            config.layout.init_sockets(),
+            config.layout.root().join("notes"),
+        ] {
+            make_run_dir(&dir).map_err(stage("the run directory"))?;
+        }
+        let writable = tmpfs().map_err(stage("the stage"))?;
+        let at = writable.as_fd();
+        make_devices(at).map_err(stage("device nodes"))?;
+        for dir in ["proc", "root", "kernels"] {
+            make_dir(at, dir).map_err(stage("the stage"))?;
+        }
+        write_file(at, "empty", b"").map_err(stage("the stage"))?;
+        for (name, bytes) in KERNELS {
+            write_kernel(at, name, bytes).map_err(stage("the kernels"))?;
+        }
+        write_file(at, FILTER_FILE, &seccomp::to_bytes(filter)).map_err(stage("the filter"))?;
+        if let Some(source) = &config.certificates {
+            let bytes = fs::read(source).map_err(stage("the CA certificates"))?;
+            write_file(at, &StageFile::Certificates.path(), &bytes)
+                .map_err(stage("the CA certificates"))?;
+        }
+        mount_read_only(at, &path).map_err(stage("the stage"))?;
+        Ok(Self {
+            root: path.join("root"),
+            path,
+            writable,
+            init: init_program().map_err(stage("init"))?,
+            proc_files: HashSet::new(),
+            host_cpuinfo: fs::read_to_string("/proc/cpuinfo").map_err(stage("/proc/cpuinfo"))?,
+            certificates: config.certificates.is_some(),
+        })
+    }
+
+    pub(super) fn has_certificates(&self) -> bool {
+        self.certificates
+    }
+
+    /// The program of pid 1, sealed.
+    pub(super) fn init(&self) -> BorrowedFd<'_> {
+        self.init.as_fd()
+    }
+
+    /// Where a child mounts its new root (in its own mount namespace).
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Absolute path of a staged file, in this mount namespace.
+    pub(super) fn file(&self, file: &StageFile) -> PathBuf {
+        self.path.join(file.path())
+    }
+
+    /// Makes sure that a file is there; only /proc files of a new size are made late.
+    pub(super) fn ensure(&mut self, file: &StageFile) -> io::Result<()> {
+        let text = match file {
+            StageFile::MemInfo { memory_bytes } => render_meminfo(*memory_bytes),
+            StageFile::CpuInfo { processors } => render_cpuinfo(&self.host_cpuinfo, *processors),
+            _ => return Ok(()),
+        };
+        if self.proc_files.contains(file) {
+            return Ok(());
+        }
+        if self.proc_files.len() >= PROC_FILES_MAX {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        write_file(self.writable.as_fd(), &file.path(), text.as_bytes())?;
+        self.proc_files.insert(file.clone());
+        Ok(())
+    }
+}
+
+/// Others may pass through to a socket that is theirs, not look around.
+fn make_run_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o711))
+}
+
+fn tmpfs() -> io::Result<OwnedFd> {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(fs.as_fd(), "size", "64m")?;
+    fsconfig_set_string(fs.as_fd(), "mode", "0711")?;
+    fsconfig_create(fs.as_fd())?;
+    Ok(fsmount(
+        fs.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?)
+}
+
+/// Mounts a second, read-only view where children find it.
+fn mount_read_only(tree: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    // Cloning a mount that is attached nowhere is possible from Linux 6.15; before that it has to
+    // be attached first, so attach it, clone it, and put the clone over it.
+    let attach = |from: BorrowedFd<'_>| {
+        move_mount(from, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    };
+    let clone = match open_tree(tree, "", flags) {
+        Ok(clone) => clone,
+        Err(_) => {
+            attach(tree)?;
+            open_tree(CWD, path, flags)?
+        }
+    };
+    set_mount_attr(clone.as_fd(), AttrFlags::RDONLY | AttrFlags::NOSUID, None)?;
+    attach(clone.as_fd())?;
+    Ok(())
+}
+
+fn make_dir(at: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    Ok(mkdirat(at, name, Mode::from_raw_mode(0o755))?)
+}
+
+fn write_file(at: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    File::from(openat(at, name, flags, Mode::from_raw_mode(0o444))?).write_all(bytes)
+}
+
+/// `name` comes from our own source tree; its directories are made as they appear.
+fn write_kernel(at: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let name = format!("kernels/{name}");
+    for (index, _) in name.match_indices('/').skip(1) {
+        match make_dir(at, &name[..index]) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+    }
+    write_file(at, &name, bytes)
+}
+
+fn make_devices(at: BorrowedFd<'_>) -> io::Result<()> {
+    make_dir(at, "dev")?;
+    make_dir(at, "dev/pts")?;
+    make_dir(at, "dev/shm")?;
+    for (name, major, minor) in DEVICES {
+        let node = format!("dev/{name}");
+        let mode = Mode::from_raw_mode(0o666);
+        mknodat(
+            at,
+            &node,
+            FileType::CharacterDevice,
+            mode,
+            makedev(major, minor),
+        )?;
+    }
+    for (name, target) in DEVICE_LINKS {
+        symlinkat(target, at, format!("dev/{name}"))?;
+    }
+    Ok(())
+}
+
+/// Copies init into memory that nobody can change any more.
+fn init_program() -> io::Result<OwnedFd> {
+    use rustix::fs::{SealFlags, fcntl_add_seals};
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = memfd_create("crownest-init", flags)?;
+    let mut file = File::from(memory);
+    file.write_all(INIT_BINARY)?;
+    fcntl_add_seals(
+        &file,
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
+    // Away from the numbers that a child gives to init.
+    Ok(fcntl_dupfd_cloexec(&file, FIRST_FREE_FD)?)
+}
