@@ -1,8 +1,8 @@
 //! Code contexts and code runs.
 
 use crate::timestamp::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 /// Interpreter state in a sandbox.
@@ -143,6 +143,10 @@ pub struct RunCodeResult {
     /// Extension: outputs left out because there were too many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs_omitted: Option<u64>,
+    /// Extension: bytes that background threads and children printed between runs, and that
+    /// belong to no run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background_dropped_bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<CodeError>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,7 +200,7 @@ pub enum RejectedReason {
 }
 
 /// One rich output: one representation of one displayed value.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(
     tag = "kind",
     rename_all = "snake_case",
@@ -208,7 +212,8 @@ pub enum CodeOutput {
         /// jpeg, svg and html.
         format: OutputFormat,
         /// Text, or JSON for json, data and chart; base64 for png and jpeg.
-        value: Value,
+        #[schema(value_type = Value)]
+        value: OutputValue,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         truncated: Option<bool>,
         #[serde(flatten)]
@@ -228,6 +233,27 @@ pub enum CodeOutput {
         #[serde(flatten)]
         origin: OutputOrigin,
     },
+}
+
+/// What an inline output holds. JSON stays text until somebody needs it: a tree of values can be
+/// thirty times as large.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum OutputValue {
+    Text(String),
+    Json(Box<RawValue>),
+}
+
+impl<'de> Deserialize<'de> for OutputValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Not straight into RawValue: a tagged enum has buffered its content by now.
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => Ok(Self::Text(text)),
+            other => serde_json::value::to_raw_value(&other)
+                .map(Self::Json)
+                .map_err(serde::de::Error::custom),
+        }
+    }
 }
 
 /// Extension: where an output comes from, so that representations of one value can be told from
@@ -294,6 +320,28 @@ mod tests {
         );
         let event = serde_json::to_string(&RunStreamEvent::Stdout("hi\n")).unwrap();
         assert_eq!(event, r#"{"type":"stdout","data":"hi\n"}"#);
+    }
+
+    #[test]
+    fn json_values_are_written_as_they_came_and_can_be_read_back() {
+        let output = CodeOutput::Inline {
+            format: OutputFormat::Json,
+            value: OutputValue::Json(RawValue::from_string(r#"{"b":1.0}"#.to_owned()).unwrap()),
+            truncated: None,
+            origin: OutputOrigin {
+                value_index: 1,
+                mime_type: "application/json".into(),
+                is_result: None,
+                display_id: None,
+            },
+        };
+        let json = serde_json::to_string(&output).unwrap();
+        assert!(
+            json.starts_with(r#"{"kind":"inline","format":"json","value":{"b":1.0},"#),
+            "{json}"
+        );
+        let back: CodeOutput = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&back).unwrap(), json);
     }
 
     #[test]

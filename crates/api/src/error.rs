@@ -83,6 +83,9 @@ error_codes! {
     IdempotencyKeyReused = "idempotency_key_reused", 409;
     /// The first request with this `Idempotency-Key` is still running.
     IdempotencyRequestInProgress = "idempotency_request_in_progress", 409;
+    /// The server was restarted during the first request with this `Idempotency-Key`; whether it
+    /// took effect is unknown.
+    RequestInterrupted = "request_interrupted", 409;
     StreamGap = "stream_gap", 409;
     UploadConflict = "upload_conflict", 409;
     UploadIncomplete = "upload_incomplete", 409;

@@ -3,6 +3,46 @@
 //! Owns: everything between an HTTP request and (a) a row in the store, (b) a frame to the init of
 //! a sandbox, (c) a command to the spawner. It alone joins rows to processes.
 //! Does not own: privilege. This crate runs as an unprivileged user and holds no capability.
+//!
+//! From the outside in: [`request`] wraps every request; [`routes`] are the nouns of the URL;
+//! `auth` says who asks; `idempotency` answers a second time; the services behind them are
+//! `lifecycle` (sandboxes come and go), `code` and `runs` (contexts and what runs in them),
+//! `commands`; [`host`] is the machine. Start it with [`bootstrap()`], [`App::new`] and [`run`].
+
+#![forbid(unsafe_code)]
 
 pub mod egress;
 pub mod host;
+
+mod app;
+mod audit;
+mod auth;
+mod bootstrap;
+mod checks;
+mod code;
+mod commands;
+mod config;
+mod error;
+mod extract;
+mod host_metrics;
+mod idempotency;
+mod lifecycle;
+mod metrics;
+mod node;
+mod outputs;
+mod request;
+mod routes;
+mod run_result;
+mod runs;
+mod sandboxes;
+mod serve;
+mod sse;
+mod templates;
+
+pub use app::App;
+pub use bootstrap::{FreshCredentials, NewKey, bootstrap, create_key};
+pub use config::Config;
+pub use error::{ApiError, ApiResult};
+pub use routes::router;
+pub use serve::{ServeError, run};
+pub use templates::{Inventory, Template, TemplateSource};

@@ -1,0 +1,88 @@
+//! What every route can reach: one value, cheap to clone.
+
+use crate::audit::AuditLog;
+use crate::auth::KeyCache;
+use crate::config::Config;
+use crate::host::Host;
+use crate::metrics::Metrics;
+use crate::sandboxes::Registry;
+use crate::templates::Templates;
+use crownest_store::{Owner, Store};
+use std::ops::Deref;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The server's state.
+#[derive(Debug, Clone)]
+pub struct App(Arc<AppState>);
+
+/// See [`App`].
+#[derive(Debug)]
+pub struct AppState {
+    pub config: Config,
+    pub store: Arc<Store>,
+    pub host: Host,
+    pub metrics: Arc<Metrics>,
+    pub templates: Templates,
+    pub audit: AuditLog,
+    /// This boot of this node, as idempotent requests name it.
+    pub owner: Owner,
+    pub(crate) keys: KeyCache,
+    pub(crate) sandboxes: Registry,
+    /// Work that outlives the request it came with, waited for at shutdown.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the server stops.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Deref for App {
+    type Target = AppState;
+    fn deref(&self) -> &AppState {
+        &self.0
+    }
+}
+
+impl App {
+    /// Joins the parts. Reads the template inventory, which may block for a moment.
+    #[must_use]
+    pub fn new(config: Config, store: Arc<Store>, host: Host) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let tasks = TaskTracker::new();
+        let stopping = CancellationToken::new();
+        let owner = Owner {
+            node_id: config.node_id.clone(),
+            boot_id: uuid::Uuid::now_v7().to_string(),
+        };
+        Self(Arc::new(AppState {
+            templates: Templates::load(config.templates.clone()),
+            audit: AuditLog::start(Arc::clone(&store), Arc::clone(&metrics)),
+            keys: KeyCache::default(),
+            sandboxes: Registry::default(),
+            owner,
+            config,
+            store,
+            host,
+            metrics,
+            tasks,
+            stopping,
+        }))
+    }
+
+    /// Runs `work` to its end whether or not anybody waits for it.
+    pub(crate) async fn finish_anyway<T, F>(&self, work: F) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        match self.tasks.spawn(work).await {
+            Ok(value) => value,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Nothing aborts these tasks, so the runtime itself is being torn down and this
+                // future with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}

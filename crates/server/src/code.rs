@@ -1,0 +1,402 @@
+//! Code contexts: which a sandbox has, and which one a run gets.
+//!
+//! A context is an id that clients keep and an interpreter that may be lost. When it was lost, the
+//! next run gets a fresh one under the same id and says so (`contextReset`).
+
+use crate::app::App;
+use crate::auth::micros;
+use crate::checks;
+use crate::error::{ApiError, ApiResult};
+use crate::host::{ContextSpec, HostError, Isolation, Run, RunSpec};
+use crate::sandboxes::LiveSandbox;
+use crownest_api::code::{CodeContext, CreateContext};
+use crownest_api::{ErrorCode, IdKind, Timestamp, limits, new_id};
+use crownest_store as store;
+use serde_json::json;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Languages of the contract. A template may have others beside these.
+const CONTRACT_LANGUAGES: [&str; 3] = ["python", "javascript", "typescript"];
+/// Longest name of a language that is looked at.
+const LANGUAGE_BYTES_MAX: usize = 32;
+
+/// A context of a live sandbox.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) id: String,
+    pub(crate) language: String,
+    pub(crate) cwd: String,
+    is_default: bool,
+    created_at: Timestamp,
+    /// Held while a lost interpreter is replaced, so that two runs do not replace it twice.
+    renewal: tokio::sync::Mutex<()>,
+    /// The run that is active, to be interrupted.
+    current: Mutex<Option<Arc<tokio::sync::Notify>>>,
+}
+
+/// The contexts of a live sandbox by id.
+#[derive(Debug, Default)]
+pub(crate) struct Contexts {
+    by_id: Mutex<HashMap<String, Arc<Context>>>,
+    /// Held while a default context is made, so that two first runs get one.
+    defaults: tokio::sync::Mutex<()>,
+}
+
+impl Contexts {
+    fn by_id(&self) -> MutexGuard<'_, HashMap<String, Arc<Context>>> {
+        self.by_id.lock().expect("no panic while it is held")
+    }
+
+    fn default_of(&self, language: &str) -> Option<Arc<Context>> {
+        self.by_id()
+            .values()
+            .find(|c| c.is_default && c.language == language)
+            .cloned()
+    }
+
+    fn insert(&self, context: Context) -> Arc<Context> {
+        let context = Arc::new(context);
+        self.by_id()
+            .insert(context.id.clone(), Arc::clone(&context));
+        context
+    }
+}
+
+impl Context {
+    pub(crate) fn wire(&self, sandbox_id: &str) -> CodeContext {
+        CodeContext {
+            id: self.id.clone(),
+            sandbox_id: sandbox_id.to_owned(),
+            language: self.language.clone(),
+            cwd: self.cwd.clone(),
+            created_at: self.created_at,
+            is_default: self.is_default.then_some(true),
+            expires_at: None,
+        }
+    }
+
+    fn spec(&self) -> ContextSpec {
+        ContextSpec {
+            id: self.id.clone(),
+            language: self.language.clone(),
+            cwd: self.cwd.clone(),
+            env: BTreeMap::new(),
+            isolation: Isolation::Fork,
+        }
+    }
+
+    /// Makes the run that is active interruptible until the guard is dropped. Runs of a context
+    /// follow each other, so there is one at most.
+    pub(crate) fn activate(self: &Arc<Self>) -> Active {
+        let interrupt = Arc::new(tokio::sync::Notify::new());
+        *self.current() = Some(Arc::clone(&interrupt));
+        Active {
+            context: Arc::clone(self),
+            interrupt,
+        }
+    }
+
+    /// Interrupts the active run. False when there is none.
+    pub(crate) fn interrupt(&self) -> bool {
+        let current = self.current();
+        if let Some(interrupt) = current.as_ref() {
+            interrupt.notify_one();
+        }
+        current.is_some()
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<tokio::sync::Notify>>> {
+        self.current.lock().expect("no panic while it is held")
+    }
+}
+
+/// See [`Context::activate`].
+#[derive(Debug)]
+pub(crate) struct Active {
+    context: Arc<Context>,
+    pub(crate) interrupt: Arc<tokio::sync::Notify>,
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let mut current = self.context.current();
+        // A later run may be active already.
+        if current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, &self.interrupt))
+        {
+            *current = None;
+        }
+    }
+}
+
+/// A checked request for a context.
+#[derive(Debug)]
+pub(crate) struct ContextCreation {
+    language: String,
+    cwd: String,
+    timeout: Duration,
+}
+
+impl ContextCreation {
+    pub(crate) fn check(request: CreateContext) -> ApiResult<Self> {
+        check_language(&request.language)?;
+        let timeout = checks::timeout(
+            request.timeout_ms,
+            limits::CONTEXT_TIMEOUT_DEFAULT_MS,
+            limits::CONTEXT_TIMEOUT_MAX_MS,
+        )?;
+        let cwd = checks::cwd(request.cwd.as_deref())?;
+        let cwd = cwd.unwrap_or_else(|| checks::WORKSPACE.to_owned());
+        Ok(Self {
+            language: request.language,
+            cwd,
+            timeout,
+        })
+    }
+}
+
+/// Refuses words that can be no language of any template.
+pub(crate) fn check_language(language: &str) -> ApiResult<()> {
+    let word = (1..=LANGUAGE_BYTES_MAX).contains(&language.len())
+        && language
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if word {
+        return Ok(());
+    }
+    Err(unsupported(
+        "the language must be a lower-case word",
+        &CONTRACT_LANGUAGES.map(str::to_owned),
+    ))
+}
+
+fn unsupported(message: &str, languages: &[String]) -> ApiError {
+    ApiError::new(ErrorCode::UnsupportedCodeLanguage, message)
+        .with_details(json!({ "field": "language", "languages": languages }))
+}
+
+impl LiveSandbox {
+    /// Refuses a language that the sandbox's template does not have.
+    fn has_language(&self, language: &str) -> ApiResult<()> {
+        if self.languages.iter().any(|l| l == language) {
+            return Ok(());
+        }
+        let template = self.row().template_slug.clone();
+        let message = format!("template {template} has no interpreter for {language}");
+        Err(unsupported(&message, &self.languages))
+    }
+
+    /// The context of that id.
+    pub(crate) fn context(&self, id: &str) -> ApiResult<Arc<Context>> {
+        self.contexts
+            .by_id()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| ApiError::not_found("code context"))
+    }
+}
+
+impl App {
+    /// Makes a context at a client's request.
+    pub(crate) async fn create_context(
+        &self,
+        live: &Arc<LiveSandbox>,
+        creation: ContextCreation,
+    ) -> ApiResult<CodeContext> {
+        live.has_language(&creation.language)?;
+        let context = self.open_context(live, creation, false).await?;
+        Ok(context.wire(&live.id))
+    }
+
+    /// Opens a context to its end, whether or not the client stays: one that has an interpreter
+    /// and no row could never be closed.
+    async fn open_context(
+        &self,
+        live: &Arc<LiveSandbox>,
+        creation: ContextCreation,
+        is_default: bool,
+    ) -> ApiResult<Arc<Context>> {
+        let (app, live) = (self.clone(), Arc::clone(live));
+        self.finish_anyway(async move { app.open_context_now(&live, creation, is_default).await })
+            .await
+    }
+
+    async fn open_context_now(
+        &self,
+        live: &LiveSandbox,
+        creation: ContextCreation,
+        is_default: bool,
+    ) -> ApiResult<Arc<Context>> {
+        let context = Context {
+            id: new_id(IdKind::CodeContext),
+            language: creation.language,
+            cwd: creation.cwd,
+            is_default,
+            created_at: Timestamp::now(),
+            renewal: tokio::sync::Mutex::default(),
+            current: Mutex::default(),
+        };
+        let row = store::Context {
+            id: context.id.clone(),
+            sandbox_id: live.id.clone(),
+            org_id: live.org_id.clone(),
+            language: context.language.clone(),
+            cwd: context.cwd.clone(),
+            is_default,
+            isolation: "fork".to_owned(),
+            created_at: micros(context.created_at),
+        };
+        let opening = live.host.open_context(context.spec());
+        tokio::time::timeout(creation.timeout, opening)
+            .await
+            .map_err(|_| {
+                ApiError::new(
+                    ErrorCode::Unavailable,
+                    "the interpreter did not start in time",
+                )
+                .retry_after(1_000)
+            })??;
+        if let Err(error) = self.store.insert_context(&row).await {
+            if let Err(error) = live.host.close_context(&context.id).await {
+                tracing::warn!(%error, "closing a context without a row failed");
+            }
+            return Err(error.into());
+        }
+        Ok(live.contexts.insert(context))
+    }
+
+    /// The context that a run means: the one it names, else the default one of its language.
+    pub(crate) async fn context_for_run(
+        &self,
+        live: &Arc<LiveSandbox>,
+        id: Option<&str>,
+        language: &str,
+    ) -> ApiResult<Arc<Context>> {
+        if let Some(id) = id {
+            let context = live.context(id)?;
+            if context.language != language {
+                let message = format!("the context is a {} context", context.language);
+                return Err(
+                    ApiError::new(ErrorCode::InvalidRequest, message).with_details(
+                        json!({ "field": "language", "contextLanguage": context.language }),
+                    ),
+                );
+            }
+            return Ok(context);
+        }
+        if let Some(context) = live.contexts.default_of(language) {
+            return Ok(context);
+        }
+        live.has_language(language)?;
+        let _making = live.contexts.defaults.lock().await;
+        if let Some(context) = live.contexts.default_of(language) {
+            return Ok(context);
+        }
+        let creation = ContextCreation {
+            language: language.to_owned(),
+            cwd: checks::WORKSPACE.to_owned(),
+            timeout: Duration::from_millis(limits::CONTEXT_TIMEOUT_DEFAULT_MS),
+        };
+        self.open_context(live, creation, true).await
+    }
+
+    /// Starts a run in a context, with a fresh interpreter when the old one was lost. The second
+    /// value says whether that was so.
+    pub(crate) async fn start_run(
+        &self,
+        live: &LiveSandbox,
+        context: &Context,
+        spec: RunSpec,
+    ) -> ApiResult<(Run, bool)> {
+        match live.host.run(spec.clone()).await {
+            Err(HostError::ContextDead { .. }) => {}
+            other => return Ok((other?, false)),
+        }
+        let renewed = {
+            let _renewing = context.renewal.lock().await;
+            let lost = !live.host.has_context(&context.id);
+            if lost {
+                live.host.open_context(context.spec()).await?;
+            }
+            lost
+        };
+        Ok((live.host.run(spec).await?, renewed))
+    }
+
+    /// Removes a context and its interpreter.
+    pub(crate) async fn delete_context(
+        &self,
+        live: &LiveSandbox,
+        id: &str,
+    ) -> ApiResult<CodeContext> {
+        let context = live.context(id)?;
+        match live.host.close_context(id).await {
+            Ok(()) | Err(HostError::ContextUnknown | HostError::ContextDead { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        live.contexts.by_id().remove(id);
+        match self.store.delete_context(&live.org_id, id).await {
+            Ok(_) | Err(store::StoreError::NotFound { .. }) => Ok(context.wire(&live.id)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The contexts of a sandbox that was found after a restart. Those whose interpreter was
+    /// lost get a fresh one at their next run.
+    pub(crate) async fn restore_contexts(&self, live: &LiveSandbox) -> ApiResult<()> {
+        let mut page = store::PageRequest::default();
+        loop {
+            let rows = self.store.contexts(&live.org_id, &live.id, &page).await?;
+            for row in rows.rows {
+                live.contexts.insert(Context {
+                    id: row.id,
+                    language: row.language,
+                    cwd: row.cwd,
+                    is_default: row.is_default,
+                    created_at: Timestamp::from_millis(row.created_at / 1_000),
+                    renewal: tokio::sync::Mutex::default(),
+                    current: Mutex::default(),
+                });
+            }
+            let Some(next) = rows.next else { return Ok(()) };
+            page.after = Some(next);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_are_words() {
+        assert!(check_language("python").is_ok());
+        for bad in ["", "Python", "py thon", "../python", &"a".repeat(33)] {
+            let error = check_language(bad).unwrap_err();
+            assert_eq!(error.code, ErrorCode::UnsupportedCodeLanguage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_interrupt_reaches_the_run_that_is_active_and_no_other() {
+        let context = Arc::new(Context {
+            id: "cctx_1".into(),
+            language: "python".into(),
+            cwd: "/workspace".into(),
+            is_default: false,
+            created_at: Timestamp::from_millis(0),
+            renewal: tokio::sync::Mutex::default(),
+            current: Mutex::default(),
+        });
+        assert!(!context.interrupt());
+        let first = context.activate();
+        let second = context.activate();
+        drop(first);
+        assert!(context.interrupt(), "the later run is still active");
+        drop(second);
+        assert!(!context.interrupt());
+    }
+}

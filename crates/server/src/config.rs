@@ -1,0 +1,61 @@
+//! What the server is told at start. The command line reads it from files and arguments; here it
+//! is plain values with the defaults of a self-hosted installation.
+
+use crate::templates::TemplateSource;
+use crownest_api::limits;
+use crownest_runtime::command::Limits;
+use std::collections::BTreeMap;
+
+/// Configuration of the HTTP side. The host has its own.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Id of this machine in the store: `node_…`, the same over restarts.
+    pub node_id: String,
+    /// Origin under which clients reach the server (`https://sandboxes.example.org`); where it is
+    /// absent the request's `Host` is used.
+    pub public_origin: Option<String>,
+    /// Slug of the template that is used when a request names none.
+    pub default_template: String,
+    /// What has been built; asked again when a template is not found.
+    pub templates: TemplateSource,
+    /// Live sandboxes of one organization; none: as many as the machine takes.
+    pub sandboxes_per_org_max: Option<u64>,
+    /// Limits of a sandbox that asks for none, and the most that one may ask for.
+    pub limits_default: Limits,
+    pub limits_max: Limits,
+    /// Longest time to live at creation, by an extension, and over all.
+    pub ttl_max_ms: u64,
+    pub extend_max_ms: u64,
+    pub session_max_ms: u64,
+    /// Environment of every sandbox, under its own.
+    pub sandbox_env: BTreeMap<String, String>,
+    /// Whether `/metrics` is served.
+    pub metrics: bool,
+}
+
+impl Config {
+    /// Defaults for a machine with these templates.
+    #[must_use]
+    pub fn new(node_id: String, templates: TemplateSource) -> Self {
+        Self {
+            node_id,
+            public_origin: None,
+            default_template: "python".to_owned(),
+            templates,
+            sandboxes_per_org_max: None,
+            limits_default: Limits::default(),
+            limits_max: Limits {
+                memory_bytes: 16 << 30,
+                cpu_millis: 16_000,
+                pids: 4_096,
+                disk_bytes: 16 << 30,
+                ..Limits::default()
+            },
+            ttl_max_ms: limits::SANDBOX_TTL_MAX_MS,
+            extend_max_ms: limits::SANDBOX_EXTEND_MAX_MS,
+            session_max_ms: limits::SANDBOX_SESSION_MAX_MS,
+            sandbox_env: BTreeMap::new(),
+            metrics: true,
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! From what a kernel displays to the outputs of the contract.
+//!
+//! A bundle is one value in several representations; each representation becomes one output:
+//! inline when it is small and inert, rejected with the reason otherwise. Everything in a bundle
+//! was written by tenant code.
+
+use crate::host::{Bundle, BundleValue};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use crownest_api::code::{
+    ArtifactPolicy, CodeOutput, OutputFormat, OutputOrigin, OutputValue, RejectedReason,
+    RichOutputs,
+};
+use crownest_api::limits;
+
+/// Deepest JSON that is passed on: parsers of clients recurse.
+const JSON_DEPTH_MAX: usize = 100;
+
+/// What the caller of a run asked for and may do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutputPolicy {
+    pub artifacts: ArtifactPolicy,
+    pub rich: RichOutputs,
+    /// Whether the key has `artifact:create`.
+    pub may_promote: bool,
+}
+
+/// Where in the run a bundle was displayed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BundlePlace {
+    pub value_index: u32,
+    pub is_result: bool,
+    pub display_id: Option<String>,
+}
+
+/// The outputs of one bundle, text first, in an order that does not depend on the driver's.
+pub(crate) fn shape(bundle: Bundle, place: &BundlePlace, policy: OutputPolicy) -> Vec<CodeOutput> {
+    let mut outputs: Vec<CodeOutput> = bundle
+        .entries
+        .into_iter()
+        .map(|entry| {
+            let origin = place.origin(entry.mime);
+            shape_entry(entry.value, origin, policy)
+        })
+        .collect();
+    for omitted in bundle.omitted {
+        let origin = place.origin(omitted.mime);
+        outputs.push(rejected(
+            format_of(&origin.mime_type).0,
+            RejectedReason::OutputTooLarge,
+            origin,
+        ));
+    }
+    outputs.sort_by_key(rank);
+    outputs
+}
+
+impl BundlePlace {
+    fn origin(&self, mime_type: String) -> OutputOrigin {
+        OutputOrigin {
+            value_index: self.value_index,
+            mime_type,
+            is_result: self.is_result.then_some(true),
+            display_id: self.display_id.clone(),
+        }
+    }
+}
+
+/// How a MIME type is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Text,
+    Json,
+    /// Binary, inert when shown as an image.
+    Image,
+    /// May run scripts where it is shown.
+    Active,
+    Unsupported,
+}
+
+fn format_of(mime: &str) -> (OutputFormat, Class) {
+    let essence = mime.split(';').next().unwrap_or_default().trim_end();
+    match essence {
+        "text/plain" => (OutputFormat::Text, Class::Text),
+        "text/markdown" => (OutputFormat::Markdown, Class::Text),
+        "text/latex" => (OutputFormat::Latex, Class::Text),
+        "text/csv" => (OutputFormat::Data, Class::Text),
+        "application/json" => (OutputFormat::Json, Class::Json),
+        "image/png" => (OutputFormat::Png, Class::Image),
+        "image/jpeg" => (OutputFormat::Jpeg, Class::Image),
+        "image/svg+xml" => (OutputFormat::Svg, Class::Active),
+        "text/html" => (OutputFormat::Html, Class::Active),
+        _ if is_chart(essence) => (OutputFormat::Chart, Class::Json),
+        "application/vnd.dataresource+json" | "application/vnd.crownest.data+json" => {
+            (OutputFormat::Data, Class::Json)
+        }
+        _ => (OutputFormat::Data, Class::Unsupported),
+    }
+}
+
+fn is_chart(essence: &str) -> bool {
+    essence
+        .strip_prefix("application/vnd.")
+        .is_some_and(|name| {
+            name.ends_with("json")
+                && ["plotly.", "vega.", "vegalite.", "crownest.chart"]
+                    .iter()
+                    .any(|library| name.starts_with(library))
+        })
+}
+
+fn shape_entry(value: BundleValue, origin: OutputOrigin, policy: OutputPolicy) -> CodeOutput {
+    let (format, class) = format_of(&origin.mime_type);
+    match (class, value) {
+        (Class::Text, BundleValue::Text(text)) => inline_text(format, text, origin),
+        (Class::Json, BundleValue::Json(json)) => {
+            if json.get().len() > limits::INLINE_JSON_BYTES_MAX {
+                rejected(format, RejectedReason::OutputTooLarge, origin)
+            } else if depth(json.get()) > JSON_DEPTH_MAX {
+                rejected(format, RejectedReason::UnsupportedFormat, origin)
+            } else {
+                inline(format, OutputValue::Json(json), None, origin)
+            }
+        }
+        (Class::Image, BundleValue::Text(text)) => rich(format, text, true, origin, policy),
+        (Class::Active, BundleValue::Text(text)) => rich(format, text, false, origin, policy),
+        _ => rejected(format, RejectedReason::UnsupportedFormat, origin),
+    }
+}
+
+fn inline_text(format: OutputFormat, mut text: String, origin: OutputOrigin) -> CodeOutput {
+    let truncated = text.len() > limits::INLINE_TEXT_BYTES_MAX;
+    if truncated {
+        text.truncate(text.floor_char_boundary(limits::INLINE_TEXT_BYTES_MAX));
+    }
+    inline(
+        format,
+        OutputValue::Text(text),
+        truncated.then_some(true),
+        origin,
+    )
+}
+
+/// A png, jpeg, svg or html output.
+fn rich(
+    format: OutputFormat,
+    text: String,
+    image: bool,
+    origin: OutputOrigin,
+    policy: OutputPolicy,
+) -> CodeOutput {
+    let reason = match policy.rich {
+        RichOutputs::Inline if text.len() > limits::INLINE_RICH_BYTES_MAX => {
+            RejectedReason::OutputTooLarge
+        }
+        RichOutputs::Inline if image => match canonical_base64(text) {
+            Some(text) => return inline(format, OutputValue::Text(text), None, origin),
+            None => RejectedReason::UnsupportedFormat,
+        },
+        RichOutputs::Inline => return inline(format, OutputValue::Text(text), None, origin),
+        RichOutputs::Contract
+            if policy.artifacts == ArtifactPolicy::Promote && !policy.may_promote =>
+        {
+            RejectedReason::ArtifactScopeRequired
+        }
+        RichOutputs::Contract if image => RejectedReason::RequiresArtifactPromotion,
+        RichOutputs::Contract => RejectedReason::UnsafeActiveContent,
+    };
+    rejected(format, reason, origin)
+}
+
+/// The same bytes in base64 without line breaks; `None` when it was no base64.
+fn canonical_base64(mut text: String) -> Option<String> {
+    text.retain(|c| !c.is_ascii_whitespace());
+    STANDARD.decode(&text).ok().map(|_| text)
+}
+
+fn inline(
+    format: OutputFormat,
+    value: OutputValue,
+    truncated: Option<bool>,
+    origin: OutputOrigin,
+) -> CodeOutput {
+    CodeOutput::Inline {
+        format,
+        value,
+        truncated,
+        origin,
+    }
+}
+
+fn rejected(format: OutputFormat, reason: RejectedReason, origin: OutputOrigin) -> CodeOutput {
+    CodeOutput::Rejected {
+        format,
+        reason,
+        origin,
+    }
+}
+
+/// Text first: consumers that show one output show the first.
+fn rank(output: &CodeOutput) -> u8 {
+    let (CodeOutput::Inline { format, .. }
+    | CodeOutput::Artifact { format, .. }
+    | CodeOutput::Rejected { format, .. }) = output;
+    match format {
+        OutputFormat::Text => 0,
+        OutputFormat::Markdown => 1,
+        OutputFormat::Latex => 2,
+        OutputFormat::Json => 3,
+        OutputFormat::Data => 4,
+        OutputFormat::Chart => 5,
+        OutputFormat::Png => 6,
+        OutputFormat::Jpeg => 7,
+        OutputFormat::Svg => 8,
+        OutputFormat::Html => 9,
+    }
+}
+
+/// Deepest nesting of well-formed JSON.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0usize);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Bytes that an output takes in an answer, roughly: what the bound on a run's outputs counts.
+pub(crate) fn weight(output: &CodeOutput) -> usize {
+    const FIXED: usize = 200;
+    FIXED
+        + match output {
+            CodeOutput::Inline {
+                value: OutputValue::Text(text),
+                ..
+            } => text.len(),
+            CodeOutput::Inline {
+                value: OutputValue::Json(json),
+                ..
+            } => json.get().len(),
+            CodeOutput::Artifact { .. } | CodeOutput::Rejected { .. } => 0,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{BundleEntry, Omitted};
+    use serde_json::value::RawValue;
+
+    const CONTRACT: OutputPolicy = OutputPolicy {
+        artifacts: ArtifactPolicy::InlineOnly,
+        rich: RichOutputs::Contract,
+        may_promote: true,
+    };
+
+    fn text(mime: &str, value: &str) -> BundleEntry {
+        BundleEntry {
+            mime: mime.into(),
+            value: BundleValue::Text(value.into()),
+        }
+    }
+
+    fn json(mime: &str, value: &str) -> BundleEntry {
+        let raw = RawValue::from_string(value.into()).unwrap();
+        BundleEntry {
+            mime: mime.into(),
+            value: BundleValue::Json(raw),
+        }
+    }
+
+    fn shaped(entries: Vec<BundleEntry>, policy: OutputPolicy) -> Vec<String> {
+        let bundle = Bundle {
+            entries,
+            ..Bundle::default()
+        };
+        shape(bundle, &BundlePlace::default(), policy)
+            .iter()
+            .map(|output| {
+                let json = serde_json::to_value(output).unwrap();
+                let what = json.get("value").or_else(|| json.get("reason")).unwrap();
+                format!(
+                    "{} {}: {what}",
+                    json["kind"].as_str().unwrap(),
+                    json["format"].as_str().unwrap()
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_figure_by_the_contract_and_inline() {
+        let figure = || vec![text("image/png", "aGk=\n"), text("text/plain", "<Figure>")];
+        assert_eq!(
+            shaped(figure(), CONTRACT),
+            [
+                "inline text: \"<Figure>\"",
+                "rejected png: \"requires_artifact_promotion\""
+            ]
+        );
+        let inline = OutputPolicy {
+            rich: RichOutputs::Inline,
+            ..CONTRACT
+        };
+        assert_eq!(shaped(figure(), inline)[1], "inline png: \"aGk=\"");
+        let promote = OutputPolicy {
+            artifacts: ArtifactPolicy::Promote,
+            may_promote: false,
+            ..CONTRACT
+        };
+        assert_eq!(
+            shaped(figure(), promote)[1],
+            "rejected png: \"artifact_scope_required\""
+        );
+        let forged = vec![text("image/png", "<script>")];
+        assert_eq!(
+            shaped(forged, inline),
+            ["rejected png: \"unsupported_format\""]
+        );
+    }
+
+    #[test]
+    fn active_content_is_not_inline_unless_asked_for() {
+        let page = || vec![text("text/html", "<b>"), text("image/svg+xml", "<svg/>")];
+        assert_eq!(
+            shaped(page(), CONTRACT),
+            [
+                "rejected svg: \"unsafe_active_content\"",
+                "rejected html: \"unsafe_active_content\""
+            ]
+        );
+        let inline = OutputPolicy {
+            rich: RichOutputs::Inline,
+            ..CONTRACT
+        };
+        assert_eq!(shaped(page(), inline)[1], "inline html: \"<b>\"");
+    }
+
+    #[test]
+    fn json_charts_data_and_the_unknown() {
+        let entries = vec![
+            json("application/vnd.plotly.v1+json", "{}"),
+            json("application/json", "[1]"),
+            json("application/vnd.dataresource+json", "{}"),
+            text("application/pdf", "x"),
+        ];
+        assert_eq!(
+            shaped(entries, CONTRACT),
+            [
+                "inline json: [1]",
+                "inline data: {}",
+                "rejected data: \"unsupported_format\"",
+                "inline chart: {}"
+            ]
+        );
+    }
+
+    #[test]
+    fn size_and_depth_are_bounded() {
+        let long = "é".repeat(limits::INLINE_TEXT_BYTES_MAX);
+        let outputs = shape(
+            Bundle {
+                entries: vec![text("text/plain", &long)],
+                ..Bundle::default()
+            },
+            &BundlePlace::default(),
+            CONTRACT,
+        );
+        let CodeOutput::Inline {
+            value: OutputValue::Text(cut),
+            truncated,
+            ..
+        } = &outputs[0]
+        else {
+            panic!("{outputs:?}")
+        };
+        assert_eq!(
+            (cut.len(), *truncated),
+            (limits::INLINE_TEXT_BYTES_MAX, Some(true))
+        );
+
+        let deep = format!(
+            "{}{}",
+            "[".repeat(JSON_DEPTH_MAX + 1),
+            "]".repeat(JSON_DEPTH_MAX + 1)
+        );
+        let got = shaped(vec![json("application/json", &deep)], CONTRACT);
+        assert_eq!(got, ["rejected json: \"unsupported_format\""]);
+        assert_eq!(depth(r#"{"a]\"[[":[{}]}"#), 3);
+
+        let wide = format!("[{}1]", "1,".repeat(limits::INLINE_JSON_BYTES_MAX / 2));
+        let got = shaped(vec![json("application/json", &wide)], CONTRACT);
+        assert_eq!(got, ["rejected json: \"output_too_large\""]);
+    }
+
+    #[test]
+    fn what_the_driver_left_out_is_said() {
+        let omitted = vec![Omitted {
+            mime: "text/html".into(),
+            bytes: 9,
+        }];
+        let bundle = Bundle {
+            omitted,
+            ..Bundle::default()
+        };
+        let outputs = shape(bundle, &BundlePlace::default(), CONTRACT);
+        assert!(matches!(
+            &outputs[..],
+            [CodeOutput::Rejected {
+                reason: RejectedReason::OutputTooLarge,
+                ..
+            }]
+        ));
+    }
+}

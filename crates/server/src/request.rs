@@ -1,0 +1,234 @@
+//! The outermost layer of every route: request id, error envelope, panics, metrics, access log.
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::metrics;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use crownest_api::{ErrorCode, ErrorEnvelope, IdKind, new_id};
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+/// Header that names a request, in both directions.
+pub(crate) const REQUEST_ID: &str = "x-request-id";
+/// Longest request id that is taken over from a client.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// What is known of a request beside its own content; an extension of every request.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    pub id: Arc<str>,
+    /// Pattern of the route.
+    pub route: Arc<str>,
+    /// Id of the key, once it is known: for the access log.
+    key_id: Arc<OnceLock<Arc<str>>>,
+}
+
+impl RequestContext {
+    /// Remembers who asks.
+    pub fn set_key(&self, id: &Arc<str>) {
+        let _ = self.key_id.set(Arc::clone(id));
+    }
+}
+
+/// Runs the rest of the server around one request.
+pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = method_name(request.method());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unmatched", MatchedPath::as_str);
+    let context = RequestContext {
+        id: request_id(request.headers()).into(),
+        route: route.into(),
+        key_id: Arc::default(),
+    };
+    let origin = origin(&app, request.headers());
+    request.extensions_mut().insert(context.clone());
+
+    app.metrics.requests_active.inc();
+    let active = Active(&app);
+    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            app.metrics.panics.inc();
+            ApiError::internal(format_args!("panic: {}", panic_text(&*panic))).into_response()
+        }
+    };
+    drop(active);
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        log_failure(&error, &context);
+        app.metrics
+            .errors
+            .get_or_create(&metrics::Code {
+                code: error.code.as_str(),
+            })
+            .inc();
+        response = envelope(&error, &context.id, origin.as_deref());
+    }
+    if let Ok(id) = HeaderValue::from_str(&context.id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    record(&app, method, &context, &response, started);
+    response
+}
+
+/// Counts a request as active until it is dropped, also when the client goes away.
+struct Active<'a>(&'a App);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.requests_active.dec();
+    }
+}
+
+fn record(
+    app: &App,
+    method: &'static str,
+    context: &RequestContext,
+    response: &Response,
+    started: Instant,
+) {
+    let took = started.elapsed();
+    let status = response.status().as_u16();
+    let route = context.route.to_string();
+    app.metrics
+        .request_seconds
+        .get_or_create(&metrics::Route {
+            route: route.clone(),
+        })
+        .observe(took.as_secs_f64());
+    app.metrics
+        .requests
+        .get_or_create(&metrics::Request {
+            method,
+            route,
+            status,
+        })
+        .inc();
+    tracing::info!(
+        target: "crownest::access",
+        request = &*context.id,
+        method,
+        route = &*context.route,
+        status,
+        key = context.key_id.get().map(|id| &**id),
+        us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+    );
+}
+
+fn log_failure(error: &ApiError, context: &RequestContext) {
+    if error.status().is_server_error() {
+        tracing::error!(
+            request = &*context.id,
+            route = &*context.route,
+            code = error.code.as_str(),
+            cause = error.cause.as_deref().unwrap_or(&error.message),
+            "request failed"
+        );
+    }
+}
+
+fn envelope(error: &ApiError, request_id: &str, origin: Option<&str>) -> Response {
+    let body = ErrorEnvelope {
+        error: error.body(Some(request_id)),
+    };
+    let json = serde_json::to_vec(&body).unwrap_or_default();
+    let mut response = Response::new(Body::from(json));
+    *response.status_mut() = error.status();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    if let Some(millis) = error.retry_after_ms {
+        headers.insert(
+            header::RETRY_AFTER,
+            HeaderValue::from(millis.div_ceil(1_000)),
+        );
+    }
+    if error.code.status() == 401 {
+        headers.insert(header::WWW_AUTHENTICATE, challenge(origin));
+    }
+    response
+}
+
+fn challenge(origin: Option<&str>) -> HeaderValue {
+    let path = "/.well-known/oauth-protected-resource";
+    let text = format!(
+        "Bearer resource_metadata=\"{}{path}\"",
+        origin.unwrap_or_default()
+    );
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Bearer"))
+}
+
+/// The origin that the client used, as far as can be told.
+fn origin(app: &App, headers: &HeaderMap) -> Option<String> {
+    if let Some(origin) = &app.config.public_origin {
+        return Some(origin.trim_end_matches('/').to_owned());
+    }
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let clean = host
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b));
+    clean.then(|| format!("http://{host}"))
+}
+
+/// The client's own id when it is harmless, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok());
+    match given {
+        Some(id)
+            if (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
+                && id
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) =>
+        {
+            id.to_owned()
+        }
+        _ => new_id(IdKind::Request),
+    }
+}
+
+/// A label with few values: clients may invent methods.
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// No such route.
+pub(crate) async fn no_route() -> ApiError {
+    ApiError::not_found("route")
+}
+
+/// The route exists, the method does not.
+pub(crate) async fn no_method() -> ApiError {
+    ApiError::new(
+        ErrorCode::MethodNotAllowed,
+        "this route does not have that method",
+    )
+}

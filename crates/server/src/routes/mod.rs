@@ -1,0 +1,65 @@
+//! The routes, one file per noun of the URL.
+//!
+//! A route and its description are registered in one call, so they cannot drift. A handler reads,
+//! checks, calls one service and answers; wire formats end here.
+
+mod api_keys;
+mod code;
+mod commands;
+mod files;
+mod health;
+mod openapi;
+mod paging;
+mod projects;
+mod sandboxes;
+mod usage;
+
+use crate::app::App;
+use crate::request;
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The whole HTTP side of the server.
+pub fn router(app: App) -> Router {
+    let (router, description) = described().split_for_parts();
+    let router = router.merge(openapi::router(&description));
+    let router = if app.config.metrics {
+        router.merge(health::metrics_router())
+    } else {
+        router
+    };
+    router
+        .fallback(request::no_route)
+        .method_not_allowed_fallback(request::no_method)
+        .layer(from_fn_with_state(app.clone(), request::layer))
+        .with_state(app)
+}
+
+fn described() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(projects::list, projects::create))
+        .routes(routes!(api_keys::list))
+        .routes(routes!(api_keys::get, api_keys::revoke))
+        .routes(routes!(usage::get))
+        .routes(routes!(sandboxes::list, sandboxes::create))
+        .routes(routes!(sandboxes::get, sandboxes::delete))
+        .routes(routes!(sandboxes::extend))
+        .routes(routes!(sandboxes::ttl))
+        .routes(routes!(code::list_contexts, code::create_context))
+        .routes(routes!(code::get_context, code::delete_context))
+        .routes(routes!(code::interrupt))
+        .routes(routes!(code::run))
+        .routes(routes!(code::stream))
+        .routes(routes!(commands::create))
+        .routes(routes!(commands::run))
+        .routes(routes!(commands::start))
+        .routes(routes!(files::list, files::write, files::remove))
+        .routes(routes!(files::stat))
+        .routes(routes!(files::read))
+        .routes(routes!(files::mkdir))
+        .routes(routes!(files::rename))
+}

@@ -1,0 +1,440 @@
+//! Collects what a run says into one bounded result.
+
+use crate::host::{RunDone, RunEvent, RunOutcome as HostOutcome};
+use crate::outputs::{self, BundlePlace, OutputPolicy};
+use crownest_api::code::{CodeError, CodeOutput, OutputOrigin, RunCodeResult, RunOutcome};
+use crownest_api::limits;
+use std::ops::Range;
+
+/// One stream, kept up to [`limits::RUN_OUTPUT_BYTES_MAX`] and counted beyond.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    chunks: Vec<String>,
+    bytes: usize,
+    omitted: u64,
+}
+
+impl Collected {
+    /// Adds a piece. Once something was left out, everything later is: what is kept is a prefix.
+    pub(crate) fn push(&mut self, text: &str) {
+        let room = limits::RUN_OUTPUT_BYTES_MAX - self.bytes;
+        let kept = if self.omitted > 0 {
+            0
+        } else {
+            text.floor_char_boundary(room)
+        };
+        self.omitted += (text.len() - kept) as u64;
+        if kept == 0 {
+            return;
+        }
+        self.bytes += kept;
+        let text = &text[..kept];
+        match self.chunks.last_mut() {
+            Some(last) if last.len() + kept <= limits::RUN_OUTPUT_CHUNK_BYTES_MAX => {
+                last.push_str(text);
+            }
+            _ => self.chunks.push(text.to_owned()),
+        }
+    }
+
+    pub(crate) fn chunks(self) -> (Vec<String>, Option<u64>) {
+        (self.chunks, (self.omitted > 0).then_some(self.omitted))
+    }
+
+    /// Everything kept, in one piece.
+    pub(crate) fn joined(self) -> (String, Option<u64>) {
+        let (mut chunks, omitted) = self.chunks();
+        let text = if chunks.len() == 1 {
+            chunks.remove(0)
+        } else {
+            chunks.concat()
+        };
+        (text, omitted)
+    }
+}
+
+/// The result of a run in the making.
+#[derive(Debug)]
+pub(crate) struct RunCollector {
+    policy: OutputPolicy,
+    stdout: Collected,
+    stderr: Collected,
+    outputs: Vec<CodeOutput>,
+    outputs_bytes: usize,
+    outputs_omitted: u64,
+    values: u32,
+    /// The next display replaces everything shown before it.
+    clear_pending: bool,
+    error: Option<CodeError>,
+}
+
+/// What one event brought, for those who stream.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Stdout(String),
+    Stderr(String),
+    /// These outputs of the collector are new.
+    Outputs(Range<usize>),
+    Error,
+    Done(RunDone),
+    Nothing,
+}
+
+impl RunCollector {
+    pub(crate) fn new(policy: OutputPolicy) -> Self {
+        Self {
+            policy,
+            stdout: Collected::default(),
+            stderr: Collected::default(),
+            outputs: Vec::new(),
+            outputs_bytes: 0,
+            outputs_omitted: 0,
+            values: 0,
+            clear_pending: false,
+            error: None,
+        }
+    }
+
+    /// Takes one event.
+    pub(crate) fn add(&mut self, event: RunEvent) -> Step {
+        match event {
+            RunEvent::Stdout(bytes) => {
+                let text = text_of(&bytes);
+                self.stdout.push(&text);
+                Step::Stdout(text)
+            }
+            RunEvent::Stderr(bytes) => {
+                let text = text_of(&bytes);
+                self.stderr.push(&text);
+                Step::Stderr(text)
+            }
+            RunEvent::Result(bundle) => {
+                let place = BundlePlace {
+                    value_index: self.values,
+                    is_result: true,
+                    display_id: None,
+                };
+                self.show(outputs::shape(bundle, &place, self.policy))
+            }
+            RunEvent::Display {
+                bundle,
+                display_id,
+                update,
+            } => {
+                let replaced = if update {
+                    self.withdraw(display_id.as_deref())
+                } else {
+                    None
+                };
+                let value_index = replaced.unwrap_or(self.values);
+                let place = BundlePlace {
+                    value_index,
+                    is_result: false,
+                    display_id,
+                };
+                self.show(outputs::shape(bundle, &place, self.policy))
+            }
+            RunEvent::Clear { wait: true } => {
+                self.clear_pending = true;
+                Step::Nothing
+            }
+            RunEvent::Clear { wait: false } => {
+                self.clear();
+                Step::Nothing
+            }
+            RunEvent::Error {
+                name,
+                message,
+                traceback,
+                line,
+            } => {
+                let line = line.map(u64::from);
+                let traceback = (!traceback.is_empty()).then_some(traceback);
+                self.error = Some(CodeError {
+                    message,
+                    name: Some(name),
+                    traceback,
+                    line,
+                });
+                Step::Error
+            }
+            RunEvent::Done(done) => Step::Done(done),
+        }
+    }
+
+    pub(crate) fn outputs(&self, range: Range<usize>) -> &[CodeOutput] {
+        self.outputs.get(range).unwrap_or_default()
+    }
+
+    pub(crate) fn error(&self) -> Option<&CodeError> {
+        self.error.as_ref()
+    }
+
+    fn clear(&mut self) {
+        self.outputs.clear();
+        self.outputs_bytes = 0;
+        self.clear_pending = false;
+    }
+
+    fn show(&mut self, new: Vec<CodeOutput>) -> Step {
+        if self.clear_pending {
+            self.clear();
+        }
+        self.values = self.values.saturating_add(1);
+        let start = self.outputs.len();
+        for output in new {
+            let weight = outputs::weight(&output);
+            let fits = self.outputs.len() < limits::RUN_OUTPUTS_MAX
+                && self.outputs_bytes + weight <= limits::RUN_OUTPUTS_BYTES_MAX;
+            if fits {
+                self.outputs_bytes += weight;
+                self.outputs.push(output);
+            } else {
+                self.outputs_omitted += 1;
+            }
+        }
+        Step::Outputs(start..self.outputs.len())
+    }
+
+    /// Takes back what was shown under that display id and says which value it was.
+    fn withdraw(&mut self, display_id: Option<&str>) -> Option<u32> {
+        let id = display_id?;
+        let mut found = None;
+        self.outputs.retain(|output| {
+            let origin = origin(output);
+            let ours = origin.display_id.as_deref() == Some(id);
+            if ours {
+                found = Some(origin.value_index);
+                self.outputs_bytes -= outputs::weight(output);
+            }
+            !ours
+        });
+        found
+    }
+
+    /// The result, once the run is over.
+    pub(crate) fn finish(mut self, done: &RunDone, place: RunPlace) -> RunCodeResult {
+        let (outcome, error) = outcome(&done.outcome);
+        if let Some(mut error) = error {
+            // Where the code was is still worth knowing.
+            error.traceback = self.error.take().and_then(|shown| shown.traceback);
+            self.error = Some(error);
+        }
+        // An updated display keeps its place among the values.
+        self.outputs
+            .sort_by_key(|output| origin(output).value_index);
+        let (stdout, stdout_omitted_bytes) = self.stdout.chunks();
+        let (stderr, stderr_omitted_bytes) = self.stderr.chunks();
+        RunCodeResult {
+            sandbox_id: place.sandbox_id,
+            context_id: place.context_id,
+            language: place.language,
+            execution_count: done.execution_count,
+            stdout,
+            stderr,
+            outputs: self.outputs,
+            stdout_truncated: stdout_omitted_bytes.map(|_| true),
+            stderr_truncated: stderr_omitted_bytes.map(|_| true),
+            stdout_omitted_bytes,
+            stderr_omitted_bytes,
+            outputs_omitted: (self.outputs_omitted > 0).then_some(self.outputs_omitted),
+            background_dropped_bytes: (done.background_dropped > 0)
+                .then_some(done.background_dropped),
+            error: self.error,
+            duration_ms: Some(u64::try_from(done.duration.as_millis()).unwrap_or(u64::MAX)),
+            outcome,
+            context_reset: place.context_reset.then_some(true),
+        }
+    }
+}
+
+/// Where a run took place.
+#[derive(Debug, Clone)]
+pub(crate) struct RunPlace {
+    pub sandbox_id: String,
+    pub context_id: String,
+    pub language: String,
+    pub context_reset: bool,
+}
+
+fn origin(output: &CodeOutput) -> &OutputOrigin {
+    let (CodeOutput::Inline { origin, .. }
+    | CodeOutput::Artifact { origin, .. }
+    | CodeOutput::Rejected { origin, .. }) = output;
+    origin
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The outcome on the wire, and the error that a run that did not complete is reported with.
+/// It replaces an exception of the interpreter, which is only how the interruption showed itself.
+fn outcome(outcome: &HostOutcome) -> (RunOutcome, Option<CodeError>) {
+    let error = |name: &str, message: String| {
+        Some(CodeError {
+            message,
+            name: Some(name.to_owned()),
+            traceback: None,
+            line: None,
+        })
+    };
+    match outcome {
+        HostOutcome::Completed => (RunOutcome::Completed, None),
+        HostOutcome::Interrupted => (
+            RunOutcome::Interrupted,
+            error("Interrupted", "the run was interrupted".into()),
+        ),
+        HostOutcome::TimedOut { context_alive } => {
+            let state = if *context_alive {
+                "state is kept"
+            } else {
+                "state is lost"
+            };
+            let message = format!("the run reached its timeout; the context's {state}");
+            (RunOutcome::TimedOut, error("TimeoutError", message))
+        }
+        HostOutcome::OutOfMemory => (
+            RunOutcome::OutOfMemory,
+            error(
+                "OutOfMemory",
+                "the sandbox reached its memory limit; the context's state is lost".into(),
+            ),
+        ),
+        HostOutcome::ContextDied { cause, .. } => {
+            let message = format!("the interpreter ended ({cause}); the context's state is lost");
+            (RunOutcome::ContextDied, error("ContextDied", message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{Bundle, BundleEntry, BundleValue};
+    use bytes::Bytes;
+    use crownest_api::code::{ArtifactPolicy, RichOutputs};
+    use std::time::Duration;
+
+    fn collector() -> RunCollector {
+        RunCollector::new(OutputPolicy {
+            artifacts: ArtifactPolicy::InlineOnly,
+            rich: RichOutputs::Contract,
+            may_promote: false,
+        })
+    }
+
+    fn bundle(text: &str) -> Bundle {
+        let value = BundleValue::Text(text.into());
+        let entries = vec![BundleEntry {
+            mime: "text/plain".into(),
+            value,
+        }];
+        Bundle {
+            entries,
+            ..Bundle::default()
+        }
+    }
+
+    fn display(text: &str, id: Option<&str>, update: bool) -> RunEvent {
+        RunEvent::Display {
+            bundle: bundle(text),
+            display_id: id.map(str::to_owned),
+            update,
+        }
+    }
+
+    fn finish(collector: RunCollector, outcome: HostOutcome) -> RunCodeResult {
+        let done = RunDone {
+            outcome,
+            execution_count: 1,
+            duration: Duration::from_millis(7),
+            cpu: None,
+            background_dropped: 0,
+        };
+        let place = RunPlace {
+            sandbox_id: "sbx_1".into(),
+            context_id: "cctx_1".into(),
+            language: "python".into(),
+            context_reset: false,
+        };
+        collector.finish(&done, place)
+    }
+
+    fn texts(result: &RunCodeResult) -> Vec<String> {
+        result
+            .outputs
+            .iter()
+            .map(|o| {
+                serde_json::to_value(o).unwrap()["value"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn output_beyond_the_bound_is_counted_not_kept() {
+        let mut collected = Collected::default();
+        let piece = "x".repeat(3 * 1024 * 1024);
+        for _ in 0..12 {
+            collected.push(&piece);
+        }
+        let (chunks, omitted) = collected.chunks();
+        let kept: usize = chunks.iter().map(String::len).sum();
+        assert_eq!(kept, limits::RUN_OUTPUT_BYTES_MAX);
+        assert_eq!(omitted, Some((12 * piece.len() - kept) as u64));
+    }
+
+    #[test]
+    fn small_pieces_become_few_large_ones() {
+        let mut collected = Collected::default();
+        for _ in 0..100_000 {
+            collected.push("0123456789\n");
+        }
+        let (chunks, omitted) = collected.chunks();
+        assert_eq!((chunks.len(), omitted), (2, None));
+    }
+
+    #[test]
+    fn updates_replace_and_clears_empty() {
+        let mut run = collector();
+        run.add(display("a", Some("d"), false));
+        run.add(display("b", None, false));
+        run.add(display("c", Some("d"), true));
+        assert_eq!(texts(&finish(run, HostOutcome::Completed)), ["c", "b"]);
+
+        let mut run = collector();
+        run.add(display("a", None, false));
+        run.add(RunEvent::Clear { wait: true });
+        run.add(RunEvent::Result(bundle("b")));
+        assert_eq!(texts(&finish(run, HostOutcome::Completed)), ["b"]);
+    }
+
+    #[test]
+    fn a_run_that_did_not_complete_says_so() {
+        let mut run = collector();
+        run.add(RunEvent::Stdout(Bytes::from_static(b"half\xff")));
+        let result = finish(
+            run,
+            HostOutcome::TimedOut {
+                context_alive: false,
+            },
+        );
+        assert_eq!(result.stdout, ["half\u{fffd}"]);
+        assert_eq!(result.outcome, RunOutcome::TimedOut);
+        assert_eq!(result.error.unwrap().name.unwrap(), "TimeoutError");
+    }
+
+    #[test]
+    fn outputs_are_bounded_in_number() {
+        let mut run = collector();
+        for _ in 0..limits::RUN_OUTPUTS_MAX + 5 {
+            run.add(display("x", None, false));
+        }
+        let result = finish(run, HostOutcome::Completed);
+        assert_eq!(result.outputs.len(), limits::RUN_OUTPUTS_MAX);
+        assert_eq!(result.outputs_omitted, Some(5));
+    }
+}

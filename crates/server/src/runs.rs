@@ -1,0 +1,382 @@
+//! Code runs: checked, started, driven to their end, answered whole or as a stream of events.
+
+use crate::app::App;
+use crate::audit::Deed;
+use crate::auth::Principal;
+use crate::checks;
+use crate::code::{self, Active, Context};
+use crate::error::{ApiError, ApiResult};
+use crate::host::{Run, RunSpec};
+use crate::idempotency::Answer;
+use crate::metrics;
+use crate::outputs::OutputPolicy;
+use crate::request::RequestContext;
+use crate::run_result::{RunCollector, RunPlace, Step};
+use crate::sandboxes::{LiveSandbox, Work};
+use crate::sse;
+use axum::http::StatusCode;
+use bytes::Bytes;
+use crownest_api::code::{RunAnswer, RunCode, RunCodeResult, RunOutcome, RunStreamEvent};
+use crownest_api::{ErrorCode, IdKind, Scope, limits};
+use crownest_store::IDEMPOTENT_BODY_BYTES_MAX;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// A stream that has nothing to say says so this often.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+/// Bytes of each stream and of the outputs in a replay that must be cut to be stored. Escaped in
+/// JSON they can be six times as many.
+const REPLAY_PART_BYTES_MAX: usize = 512 * 1024;
+/// Lines of a traceback in such a replay.
+const REPLAY_TRACEBACK_LINES_MAX: usize = 50;
+
+/// A run whose request has been checked.
+#[derive(Debug)]
+pub(crate) struct CheckedRun {
+    code: String,
+    language: String,
+    context_id: Option<String>,
+    cwd: Option<String>,
+    timeout: Duration,
+    policy: OutputPolicy,
+}
+
+impl CheckedRun {
+    pub(crate) fn check(request: RunCode, who: &Principal) -> ApiResult<Self> {
+        if request.code.len() > limits::CODE_SOURCE_BYTES_MAX {
+            let limit = limits::CODE_SOURCE_BYTES_MAX;
+            let message = format!("the source is larger than {limit} bytes");
+            return Err(ApiError::new(ErrorCode::CodeSourceTooLarge, message)
+                .with_details(json!({ "field": "code", "limit": limit })));
+        }
+        code::check_language(&request.language)?;
+        if request
+            .context_id
+            .as_ref()
+            .is_some_and(|id| !IdKind::CodeContext.matches(id))
+        {
+            return Err(ApiError::not_found("code context"));
+        }
+        Ok(Self {
+            cwd: checks::cwd(request.cwd.as_deref())?,
+            timeout: checks::timeout(
+                request.timeout_ms,
+                limits::RUN_TIMEOUT_DEFAULT_MS,
+                limits::RUN_TIMEOUT_MAX_MS,
+            )?,
+            policy: OutputPolicy {
+                artifacts: request.artifact_policy.unwrap_or_default(),
+                rich: request.rich_outputs.unwrap_or_default(),
+                may_promote: who.scopes.contains(Scope::ArtifactCreate),
+            },
+            code: request.code,
+            language: request.language,
+            context_id: request.context_id,
+        })
+    }
+}
+
+/// A run that is on its way. Dropping it interrupts the code.
+#[derive(Debug)]
+pub(crate) struct StartedRun {
+    run: Run,
+    collector: RunCollector,
+    place: RunPlace,
+    project_id: String,
+    started: Instant,
+    active: Active,
+    _work: Work,
+}
+
+/// Where the events of a stream go.
+#[derive(Debug)]
+pub(crate) struct EventSink {
+    frames: mpsc::Sender<Bytes>,
+    /// Whether the run goes on when nobody listens any more.
+    outlive_client: bool,
+}
+
+impl EventSink {
+    pub(crate) fn new(frames: mpsc::Sender<Bytes>, outlive_client: bool) -> Self {
+        Self {
+            frames,
+            outlive_client,
+        }
+    }
+
+    /// The last frame: whether anybody still listens makes no difference.
+    pub(crate) async fn last(&self, frame: Vec<u8>) {
+        let _ = self.frames.send(frame.into()).await;
+    }
+
+    async fn send(&self, frame: Vec<u8>) -> ApiResult<()> {
+        if frame.is_empty() || self.frames.send(frame.into()).await.is_ok() || self.outlive_client {
+            return Ok(());
+        }
+        Err(client_gone())
+    }
+
+    async fn event(&self, name: &str, event: &RunStreamEvent<'_>) -> ApiResult<()> {
+        let mut frame = Vec::new();
+        sse::push_event(name, event, &mut frame).map_err(ApiError::internal)?;
+        self.send(frame).await
+    }
+}
+
+/// Never seen by anybody: there is no client to send it to.
+fn client_gone() -> ApiError {
+    ApiError::new(ErrorCode::Unavailable, "the client went away")
+}
+
+impl App {
+    /// Starts a run; returns when the code is on its way.
+    pub(crate) async fn begin_run(
+        &self,
+        live: &Arc<LiveSandbox>,
+        run: CheckedRun,
+    ) -> ApiResult<StartedRun> {
+        let started = Instant::now();
+        let work = live.work();
+        let context: Arc<Context> = self
+            .context_for_run(live, run.context_id.as_deref(), &run.language)
+            .await?;
+        let spec = RunSpec {
+            context: context.id.clone(),
+            code: run.code,
+            timeout: run.timeout,
+            cwd: run.cwd,
+        };
+        let (host_run, context_reset) = self.start_run(live, &context, spec).await?;
+        Ok(StartedRun {
+            run: host_run,
+            collector: RunCollector::new(run.policy),
+            place: RunPlace {
+                sandbox_id: live.id.clone(),
+                context_id: context.id.clone(),
+                language: run.language,
+                context_reset,
+            },
+            project_id: live.project_id.clone(),
+            started,
+            active: context.activate(),
+            _work: work,
+        })
+    }
+
+    /// Drives a run to its end. With a sink, everything it says goes there too.
+    pub(crate) async fn finish_run(
+        &self,
+        who: &Principal,
+        request: &RequestContext,
+        mut run: StartedRun,
+        sink: Option<&EventSink>,
+    ) -> ApiResult<RunCodeResult> {
+        let done = loop {
+            let event = next_event(&mut run, sink).await?;
+            let Some(event) = event else {
+                return Err(ApiError::new(
+                    ErrorCode::Unavailable,
+                    "the server is stopping",
+                ));
+            };
+            let step = run.collector.add(event);
+            if let Some(sink) = sink {
+                stream_step(&run.collector, &step, sink).await?;
+            }
+            if let Step::Done(done) = step {
+                break done;
+            }
+        };
+        let result = run.collector.finish(&done, run.place);
+        if let (Some(sink), Some(error)) = (sink, &result.error)
+            && result.outcome != RunOutcome::Completed
+        {
+            sink.event("error", &RunStreamEvent::Error(error)).await?;
+        }
+        let outcome = result.outcome.as_str();
+        self.metrics
+            .run_seconds
+            .observe(run.started.elapsed().as_secs_f64());
+        self.metrics
+            .runs
+            .get_or_create(&metrics::Outcome { outcome })
+            .inc();
+        let deed = Deed {
+            action: "code.run",
+            resource_kind: "sandbox",
+            resource_id: &result.sandbox_id,
+            project_id: Some(&run.project_id),
+            outcome,
+        };
+        let details = json!({ "contextId": result.context_id, "language": result.language });
+        self.audit.by_key(who, request, deed, &details);
+        Ok(result)
+    }
+}
+
+/// The next event of a run, with interrupts passed on and the stream kept alive meanwhile.
+async fn next_event(
+    run: &mut StartedRun,
+    sink: Option<&EventSink>,
+) -> ApiResult<Option<crate::host::RunEvent>> {
+    loop {
+        tokio::select! {
+            biased;
+            event = run.run.next() => return Ok(event),
+            () = run.active.interrupt.notified() => {}
+            () = idle(sink) => {
+                if let Some(sink) = sink {
+                    sink.send(sse::HEARTBEAT.to_vec()).await?;
+                }
+                continue;
+            }
+            () = gone(sink) => return Err(client_gone()),
+        }
+        run.run.interrupt().await;
+    }
+}
+
+/// Resolves when a stream has been silent for long enough.
+async fn idle(sink: Option<&EventSink>) {
+    if sink.is_some() {
+        tokio::time::sleep(HEARTBEAT_EVERY).await;
+    } else {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves when nobody listens and nobody will.
+async fn gone(sink: Option<&EventSink>) {
+    match sink {
+        Some(sink) if !sink.outlive_client => sink.frames.closed().await,
+        _ => std::future::pending().await,
+    }
+}
+
+async fn stream_step(collector: &RunCollector, step: &Step, sink: &EventSink) -> ApiResult<()> {
+    match step {
+        Step::Stdout(text) => sink.event("stdout", &RunStreamEvent::Stdout(text)).await,
+        Step::Stderr(text) => sink.event("stderr", &RunStreamEvent::Stderr(text)).await,
+        Step::Outputs(range) => {
+            for output in collector.outputs(range.clone()) {
+                sink.event("output", &RunStreamEvent::Output(output))
+                    .await?;
+            }
+            Ok(())
+        }
+        Step::Error => match collector.error() {
+            Some(error) => sink.event("error", &RunStreamEvent::Error(error)).await,
+            None => Ok(()),
+        },
+        Step::Done(_) | Step::Nothing => Ok(()),
+    }
+}
+
+/// The last event of a stream.
+pub(crate) fn complete_frame(run: &RunCodeResult) -> ApiResult<Vec<u8>> {
+    let mut frame = Vec::new();
+    sse::push_event("complete", &RunStreamEvent::Complete(run), &mut frame)
+        .map_err(ApiError::internal)?;
+    Ok(frame)
+}
+
+/// The answer of a run. What is too large to be stored is cut in the replay, and marked there.
+pub(crate) fn answer(run: RunCodeResult) -> ApiResult<Answer> {
+    let mut wrapped = RunAnswer { run };
+    let mut answer = Answer::json(StatusCode::OK, &wrapped)?;
+    if answer.body.len() > IDEMPOTENT_BODY_BYTES_MAX {
+        cut(&mut wrapped.run);
+        answer.replay = Some(Answer::json(StatusCode::OK, &wrapped)?.body);
+    }
+    Ok(answer)
+}
+
+fn cut(run: &mut RunCodeResult) {
+    cut_stream(
+        &mut run.stdout,
+        &mut run.stdout_truncated,
+        &mut run.stdout_omitted_bytes,
+    );
+    cut_stream(
+        &mut run.stderr,
+        &mut run.stderr_truncated,
+        &mut run.stderr_omitted_bytes,
+    );
+    let mut bytes = 0;
+    let before = run.outputs.len();
+    run.outputs.retain(|output| {
+        let weight = crate::outputs::weight(output);
+        let fits = bytes + weight <= REPLAY_PART_BYTES_MAX;
+        bytes += if fits { weight } else { 0 };
+        fits
+    });
+    let cut = (before - run.outputs.len()) as u64;
+    if cut > 0 {
+        run.outputs_omitted = Some(run.outputs_omitted.unwrap_or(0) + cut);
+    }
+    if let Some(traceback) = run
+        .error
+        .as_mut()
+        .and_then(|error| error.traceback.as_mut())
+    {
+        let skip = traceback.len().saturating_sub(REPLAY_TRACEBACK_LINES_MAX);
+        traceback.drain(..skip);
+    }
+}
+
+fn cut_stream(chunks: &mut Vec<String>, truncated: &mut Option<bool>, omitted: &mut Option<u64>) {
+    let all: usize = chunks.iter().map(String::len).sum();
+    if all <= REPLAY_PART_BYTES_MAX {
+        return;
+    }
+    let mut text = chunks.concat();
+    text.truncate(text.floor_char_boundary(REPLAY_PART_BYTES_MAX));
+    *truncated = Some(true);
+    *omitted = Some(omitted.unwrap_or(0) + (all - text.len()) as u64);
+    *chunks = vec![text];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_that_is_too_large_is_cut_and_says_so() {
+        let run = RunCodeResult {
+            sandbox_id: "sbx_1".into(),
+            context_id: "cctx_1".into(),
+            language: "python".into(),
+            execution_count: 1,
+            stdout: vec!["\u{1}".repeat(8 * 1024 * 1024)],
+            stderr: vec!["short".into()],
+            outputs: Vec::new(),
+            stdout_truncated: None,
+            stderr_truncated: None,
+            stdout_omitted_bytes: None,
+            stderr_omitted_bytes: None,
+            outputs_omitted: None,
+            background_dropped_bytes: None,
+            error: None,
+            duration_ms: None,
+            outcome: RunOutcome::Completed,
+            context_reset: None,
+        };
+        let answer = answer(run).unwrap();
+        assert!(answer.body.len() > IDEMPOTENT_BODY_BYTES_MAX);
+        let replay = answer.replay.unwrap();
+        assert!(replay.len() <= IDEMPOTENT_BODY_BYTES_MAX);
+        let replay: RunAnswer = serde_json::from_slice(&replay).unwrap();
+        assert_eq!(replay.run.stdout[0].len(), REPLAY_PART_BYTES_MAX);
+        assert_eq!(replay.run.stdout_truncated, Some(true));
+        assert_eq!(
+            replay.run.stdout_omitted_bytes,
+            Some(8 * 1024 * 1024 - 512 * 1024)
+        );
+        assert_eq!(
+            (&replay.run.stderr[0][..], replay.run.stderr_truncated),
+            ("short", None)
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! Framing of server-sent events, for clients that are stricter than the standard.
+//!
+//! Events end with exactly two line feeds. Everything that some client takes for a line break is
+//! escaped inside the JSON: besides C0 controls (serde does those) U+0085, U+2028 and U+2029.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::Stream;
+use serde::Serialize;
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
+use std::io::{self, Write};
+
+/// A comment: keeps the connection alive, means nothing.
+pub(crate) const HEARTBEAT: &[u8] = b": heartbeat\n\n";
+
+/// Appends one event. `name` is one of ours, without line breaks.
+pub(crate) fn push_event<T: Serialize>(
+    name: &str,
+    data: &T,
+    out: &mut Vec<u8>,
+) -> serde_json::Result<()> {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\ndata: ");
+    data.serialize(&mut Serializer::with_formatter(
+        &mut *out,
+        LineSafe(CompactFormatter),
+    ))?;
+    out.extend_from_slice(b"\n\n");
+    Ok(())
+}
+
+/// An answer that streams events.
+pub(crate) fn response<S>(events: S) -> Response
+where
+    S: Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static,
+{
+    let mut response = Response::new(Body::from_stream(events));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Reverse proxies that buffer would turn a stream into one late answer.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// Compact JSON without any character that may be read as the end of a line.
+struct LineSafe(CompactFormatter);
+
+impl Formatter for LineSafe {
+    fn write_string_fragment<W: Write + ?Sized>(
+        &mut self,
+        out: &mut W,
+        text: &str,
+    ) -> io::Result<()> {
+        if text.is_ascii() {
+            return out.write_all(text.as_bytes());
+        }
+        let mut rest = text;
+        while let Some(at) = rest.find(['\u{85}', '\u{2028}', '\u{2029}']) {
+            out.write_all(&rest.as_bytes()[..at])?;
+            let mut chars = rest[at..].chars();
+            let found = chars.next().expect("find gave the position of a character");
+            write!(out, "\\u{:04x}", u32::from(found))?;
+            rest = chars.as_str();
+        }
+        out.write_all(rest.as_bytes())
+    }
+
+    fn write_char_escape<W: Write + ?Sized>(
+        &mut self,
+        out: &mut W,
+        escape: CharEscape,
+    ) -> io::Result<()> {
+        self.0.write_char_escape(out, escape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn event(text: &str) -> String {
+        let mut out = Vec::new();
+        push_event("stdout", &text, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn one_line_of_json_between_the_name_and_the_blank_line() {
+        assert_eq!(event("a\n\"b"), "event: stdout\ndata: \"a\\n\\\"b\"\n\n");
+        assert_eq!(
+            event("x\u{85}y\u{2028}z\u{2029}é\r"),
+            "event: stdout\ndata: \"x\\u0085y\\u2028z\\u2029é\\r\"\n\n"
+        );
+    }
+
+    proptest! {
+        /// What a client gets is what was sent, and nothing inside looks like a line break to a
+        /// client that splits at every character that Unicode calls one.
+        #[test]
+        fn any_text_survives(text in "\\PC*|[\\x00-\\x1f\u{80}-\u{9f}\u{2020}-\u{2030}\\r\\n]*") {
+            let event = event(&text);
+            let json = event.strip_prefix("event: stdout\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
+            prop_assert!(!json.contains(['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}']));
+            prop_assert_eq!(serde_json::from_str::<String>(json).unwrap(), text);
+        }
+    }
+}
