@@ -18,7 +18,7 @@ pub const IDEMPOTENT_REPLAY_SECONDS: i64 = 24 * 60 * 60;
 pub const IDEMPOTENT_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Rows that one purging statement removes, so that writers do not wait for it.
 const PURGE_ROWS_MAX: i64 = 500;
-/// Looks at a row that vanishes between the two statements of a begin.
+/// Attempts at a key whose row changes hands between the statements of one begin.
 const BEGIN_TRIES_MAX: u32 = 3;
 const REPLAY_MICROS: Micros = IDEMPOTENT_REPLAY_SECONDS * 1_000_000;
 
@@ -115,6 +115,7 @@ struct Entry {
     request_hash: RequestHash,
     owner_node: String,
     owner_boot: String,
+    begun_at: Micros,
     status: Option<i64>,
     content_type: Option<String>,
     body: Option<Vec<u8>>,
@@ -127,6 +128,7 @@ row!(Entry {
     request_hash,
     owner_node,
     owner_boot,
+    begun_at,
     status,
     content_type,
     body,
@@ -134,14 +136,15 @@ row!(Entry {
     node_lease,
 });
 
-/// Takes a key that is free or whose answer is too old to be replayed.
+/// Takes a key that is free. It does not touch a row that is there, so a replay writes nothing.
 const BEGIN: &str = "INSERT INTO idempotency \
      (scope_key, request_hash, owner_node, owner_boot, begun_at) VALUES ($1, $2, $3, $4, $5) \
-     ON CONFLICT (scope_key) DO UPDATE SET request_hash = excluded.request_hash, \
-     owner_node = excluded.owner_node, owner_boot = excluded.owner_boot, \
-     begun_at = excluded.begun_at, status = NULL, content_type = NULL, body = NULL \
-     WHERE idempotency.begun_at < $6";
-const LOOK: &str = "SELECT i.request_hash, i.owner_node, i.owner_boot, i.status, i.content_type, \
+     ON CONFLICT (scope_key) DO NOTHING";
+/// Takes a key whose answer is too old to be replayed.
+const BEGIN_AGAIN: &str = "UPDATE idempotency SET request_hash = $2, owner_node = $3, \
+     owner_boot = $4, begun_at = $5, status = NULL, content_type = NULL, body = NULL \
+     WHERE scope_key = $1 AND begun_at < $6";
+const LOOK: &str = "SELECT i.request_hash, i.owner_node, i.owner_boot, i.begun_at, i.status, i.content_type, \
      i.body, n.boot_id AS node_boot, n.lease_expires_at AS node_lease \
      FROM idempotency AS i LEFT JOIN nodes AS n ON n.id = i.owner_node WHERE i.scope_key = $1";
 
@@ -155,6 +158,7 @@ impl Store {
         owner: &Owner,
         now: Micros,
     ) -> Result<Begun, StoreError> {
+        let too_old = now.saturating_sub(REPLAY_MICROS);
         for _ in 0..BEGIN_TRIES_MAX {
             let claimed = on_writer!(self, "idempotency key", db => sqlx::query(BEGIN)
                 .bind(&key.0[..])
@@ -162,25 +166,52 @@ impl Store {
                 .bind(&owner.node_id)
                 .bind(&owner.boot_id)
                 .bind(now)
-                .bind(now.saturating_sub(REPLAY_MICROS))
                 .execute(db)
                 .await
                 .map(|done| done.rows_affected() == 1))?;
             if claimed {
                 return Ok(Begun::New);
             }
-            let entry: Option<Entry> = on_reader!(self, "idempotency key", db => sqlx::query_as(LOOK)
+            let found: Option<Entry> = on_reader!(self, "idempotency key", db =>
+                sqlx::query_as(LOOK)
                 .bind(&key.0[..])
                 .fetch_optional(db)
                 .await)?;
-            if let Some(entry) = entry {
-                return entry.judge(request, owner, now);
+            match found {
+                Some(entry) if entry.begun_at >= too_old => {
+                    return entry.judge(request, owner, now);
+                }
+                // Abandoned or purged between the two statements: the key is free again.
+                None => continue,
+                Some(_) => {}
             }
-            // Abandoned or purged between the two statements: the key is free again.
+            if self.begin_again(key, request, owner, now).await? {
+                return Ok(Begun::New);
+            }
+            // Somebody else was first: look at what is theirs now.
         }
         Err(StoreError::Busy {
             what: "idempotency key",
         })
+    }
+
+    async fn begin_again(
+        &self,
+        key: &ScopeKey,
+        request: &RequestHash,
+        owner: &Owner,
+        now: Micros,
+    ) -> Result<bool, StoreError> {
+        on_writer!(self, "idempotency key", db => sqlx::query(BEGIN_AGAIN)
+            .bind(&key.0[..])
+            .bind(&request.0[..])
+            .bind(&owner.node_id)
+            .bind(&owner.boot_id)
+            .bind(now)
+            .bind(now.saturating_sub(REPLAY_MICROS))
+            .execute(db)
+            .await
+            .map(|done| done.rows_affected() == 1))
     }
 
     /// Stores the answer. `false` when the row is no longer this owner's to finish (abandoned,

@@ -35,6 +35,9 @@ mod sandboxes;
 mod usage_events;
 mod users;
 
+#[cfg(test)]
+mod plans;
+
 pub use api_keys::{ApiKey, SecretHash};
 pub use audit_events::{AuditEvent, AuditFilter};
 pub use bootstrap::{Bootstrapped, Founding};

@@ -379,7 +379,7 @@ macro_rules! list_postgres {
         )
     };
 }
-const LIST_LIVE_SQLITE: &str = list_sqlite!("AND destroyed_at IS NULL ");
+pub(crate) const LIST_LIVE_SQLITE: &str = list_sqlite!("AND destroyed_at IS NULL ");
 const LIST_LIVE_POSTGRES: &str = list_postgres!("AND destroyed_at IS NULL ");
-const LIST_ALL_SQLITE: &str = list_sqlite!("");
+pub(crate) const LIST_ALL_SQLITE: &str = list_sqlite!("");
 const LIST_ALL_POSTGRES: &str = list_postgres!("");

@@ -107,14 +107,13 @@ impl Store {
         period: &Range<Micros>,
         page: &PageRequest,
     ) -> Result<Page<UsageEvent>, StoreError> {
-        let (at, id) = page.below();
+        let (at, id) = page.below_and_before(period.end);
         let rows = on_reader!(self, "usage events", db => sqlx::query_as(
                 "SELECT * FROM usage_events WHERE org_id = $1 \
-                 AND created_at >= $2 AND created_at < $3 AND (created_at, id) < ($4, $5) \
-                 ORDER BY created_at DESC, id DESC LIMIT $6")
+                 AND created_at >= $2 AND (created_at, id) < ($3, $4) \
+                 ORDER BY created_at DESC, id DESC LIMIT $5")
             .bind(org_id)
             .bind(period.start)
-            .bind(period.end)
             .bind(at)
             .bind(id)
             .bind(page.limit.probe())

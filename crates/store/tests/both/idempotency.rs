@@ -128,6 +128,12 @@ async fn another_request_under_the_key_is_a_mismatch(bed: Bed) {
 }
 
 async fn of_fifty_at_once_one_is_new(bed: Bed) {
+    check_fifty(&bed, 5).await;
+    // The same when the key was used before and its answer has become too old.
+    check_fifty(&bed, 6 + DAY).await;
+}
+
+async fn check_fifty(bed: &Bed, now: i64) {
     let stores = [Arc::new(bed.another().await), Arc::new(bed.another().await)];
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..50 {
@@ -135,7 +141,7 @@ async fn of_fifty_at_once_one_is_new(bed: Bed) {
         tasks.spawn(async move {
             let me = owner("n", "1");
             store
-                .begin_idempotent(&key("k"), &request("r"), &me, 5)
+                .begin_idempotent(&key("k"), &request("r"), &me, now)
                 .await
                 .unwrap()
         });
