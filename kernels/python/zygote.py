@@ -120,6 +120,7 @@ def _import_all(preload):
     import importlib
 
     read_only_cache = _ReadOnlyCache(os.environ.get("MPLCONFIGDIR"))
+    register, os.register_at_fork = os.register_at_fork, _register_at_fork(os.register_at_fork)
     for names, quiet in ((PRELOAD_ALWAYS, True), (preload, False)):
         for name in filter(None, (part.strip() for part in names.split(","))):
             try:
@@ -128,6 +129,18 @@ def _import_all(preload):
             except ImportError as error:
                 if not quiet:
                     sys.stderr.write("zygote: %s is not preloaded: %s\n" % (name, error))
+    os.register_at_fork = register
+
+
+def _register_at_fork(register):
+    """Leaves out the hook of IPython's history, which has nothing to stop here and would cost
+    every fork a walk through its objects."""
+
+    def filtered(**hooks):
+        if sys._getframe(1).f_globals.get("__name__") != "IPython.core.history":
+            register(**hooks)
+
+    return filtered
 
 
 class _ReadOnlyCache:

@@ -12,6 +12,7 @@ import math
 import sys
 
 from . import figures, tracebacks
+from .frames import FRAME_BYTES_MAX, encode, encode_text_result
 
 ENTRY_BYTES_MAX = 8 * 1024 * 1024
 # Below the frame's limit by what the envelope and metadata may take.
@@ -22,6 +23,7 @@ METADATA_BYTES_MAX = 64 * 1024
 # serde_json stops at 128 levels; the envelope and the bundle take some of them.
 JSON_DEPTH_MAX = 64
 DISPLAY_ID_CHARS_MAX = 200
+SHORT_TEXT_CHARS_MAX = 64 * 1024
 
 _METHODS = (
     ("text/html", "_repr_html_"),
@@ -190,9 +192,11 @@ def result_event(run, data, metadata, count):
     """A `result` event, ready for the channel."""
     if len(data) == 1 and not metadata:
         text = data.get("text/plain")
-        if type(text) is str and len(text) <= 4096:
-            event = {"ev": "result", "run": run, "data": data, "metadata": {}, "count": count}
-            return event
+        if type(text) is str and len(text) <= SHORT_TEXT_CHARS_MAX:
+            try:
+                return encode_text_result(run, text, count)
+            except UnicodeEncodeError:
+                pass
     return _fit({"ev": "result", "run": run, "count": count}, data, metadata)
 
 
@@ -220,8 +224,6 @@ def clear_output(wait=False):
 
 def _fit(event, data, metadata):
     """The encoded event with everything in it that may and can be sent."""
-    from .frames import FRAME_BYTES_MAX, encode
-
     checked, omitted = {}, []
     for mime, value in list(data.items())[:ENTRIES_MAX]:
         if not isinstance(mime, str) or not 0 < len(mime) <= MIME_CHARS_MAX:
@@ -292,14 +294,10 @@ def is_binary(mime):
 def _size(value):
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-    from .frames import encode
-
     return len(encode(value))
 
 
 def _checked_metadata(metadata):
-    from .frames import encode
-
     if not metadata:
         return {}
     try:

@@ -13,7 +13,7 @@ import types
 
 from . import display, figures, imports, shell, tracebacks
 from .cells import COROUTINE, Cells, may_be_ipython
-from .frames import Channel, PeerGone
+from .frames import Channel, PeerGone, encode_done
 from .interrupts import Interrupts
 from .streams import Streams
 
@@ -22,6 +22,7 @@ _cpu_ns = time.process_time_ns
 _exit = os._exit
 _getpid = os.getpid
 _MISSING = object()
+_VERSION = platform.python_version()
 
 
 class Kernel:
@@ -99,7 +100,7 @@ class Kernel:
         code = 0
         try:
             self.channel.send(
-                {"ev": "ready", "language": "python", "version": platform.python_version()}
+                {"ev": "ready", "language": "python", "version": _VERSION}
             )
             while True:
                 self._serve_one()
@@ -123,9 +124,10 @@ class Kernel:
         if op == "execute":
             self.execute(request)
         elif op == "start":
-            self._start(request)
+            self.start(request)
 
-    def _start(self, request):
+    def start(self, request):
+        """The context's environment and directory."""
         os.environ.update(request.get("env") or {})
         imports.watch_user_site()
         if request.get("env", {}).get("TZ"):
@@ -176,15 +178,8 @@ class Kernel:
         self.streams.restore()
         self.interrupts.install()
         self.run = None
-        self.channel.send(
-            {
-                "ev": "done",
-                "run": run,
-                "status": status,
-                "count": self.count,
-                "cpu_us": (_cpu_ns() - before_ns) // 1000,
-            }
-        )
+        cpu_us = (_cpu_ns() - before_ns) // 1000
+        self.channel.send(encode_done(run, status, self.count, cpu_us))
         if self._gc_due:
             self._gc_due = False
             gc.enable()

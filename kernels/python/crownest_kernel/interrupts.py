@@ -10,10 +10,10 @@ The handler is installed once and decides by state, so that no cell pays for sig
   is computing, KeyboardInterrupt is raised inside it.
 """
 
+import _signal  # without the enum conversions of `signal`, which cost more than the call
 import os
-import signal
 
-_signal, _getsignal, _SIGINT = signal.signal, signal.getsignal, signal.SIGINT
+_set_handler, _get_handler, _SIGINT = _signal.signal, _signal.getsignal, int(_signal.SIGINT)
 
 
 class Interrupts:
@@ -30,8 +30,8 @@ class Interrupts:
 
     def install(self):
         """Makes this the SIGINT handler, again if a cell has put something else there."""
-        if _getsignal(_SIGINT) is not self._handler:
-            _signal(_SIGINT, self._handler)
+        if _get_handler(_SIGINT) is not self._handler:
+            _set_handler(_SIGINT, self._handler)
 
     def begin(self, run, channel):
         """`run` has been read. A signal from before that was for the run before it, unless its
