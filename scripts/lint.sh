@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 CARGO=${CARGO:-cargo}
 CARGO_DENY_VERSION=0.20.2
+ADVISORIES=https://github.com/RustSec/advisory-db
 
 failed=()
 check() {
@@ -21,8 +22,8 @@ check() {
   fi
 }
 
-# Compiling cargo-deny takes longer than all other checks together, so it is used where it is and
-# installed where that was asked for.
+# Compiling cargo-deny takes 3.5 minutes of processor time, longer than most of the rest together,
+# so it is used where it is and installed where that was asked for.
 deny() {
   if ! command -v cargo-deny >/dev/null && [[ ${CROWNEST_INSTALL_DENY:-} == 1 ]]; then
     $CARGO install cargo-deny --locked --version "$CARGO_DENY_VERSION"
@@ -32,7 +33,13 @@ deny() {
       "CROWNEST_INSTALL_DENY=1 make lint installs it (several minutes)"
     return 0
   fi
-  cargo-deny --log-level warn check
+  cargo-deny --log-level warn check bans licenses sources || return 1
+  # The advisories are a git repository of their own.
+  if ! git ls-remote --exit-code --quiet "$ADVISORIES" HEAD >/dev/null 2>&1; then
+    echo "SKIP: advisories: $ADVISORIES cannot be reached from here"
+    return 0
+  fi
+  cargo-deny --log-level warn check advisories
 }
 
 scripts_parse() {

@@ -82,6 +82,7 @@ fn build_at_depth(
         return current_build(slug, &wanted, templates)?.ok_or(TemplateError::NotRoot);
     }
     prepare_directory(templates)?;
+    sweep(templates)?;
     let _lock = lock_slug(slug, templates, progress)?;
     if !options.refresh
         && let Some(built) = existing(slug, &wanted, templates, progress)?
@@ -300,10 +301,7 @@ struct BuildDir {
 impl BuildDir {
     fn create(templates: &Path) -> Result<Self, TemplateError> {
         // Sweeping and creating exclude each other: a new directory has no lock for a moment.
-        let sweep_path = templates.join(".lock-sweep");
-        let sweep_lock = lock_file(&sweep_path)?;
-        sweep_lock.lock().map_err(writing(&sweep_path))?;
-        sweep(templates)?;
+        let _excluded = lock_sweep(templates)?;
         let mut random = [0_u8; 8];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| writing(templates)(errno.into()))?;
@@ -341,8 +339,16 @@ impl BuildDir {
     }
 }
 
+fn lock_sweep(templates: &Path) -> Result<File, TemplateError> {
+    let path = templates.join(".lock-sweep");
+    let lock = lock_file(&path)?;
+    lock.lock().map_err(writing(&path))?;
+    Ok(lock)
+}
+
 /// Removes what interrupted builds and removals left.
 fn sweep(templates: &Path) -> Result<(), TemplateError> {
+    let _excluded = lock_sweep(templates)?;
     for entry in fs::read_dir(templates).map_err(reading(templates))? {
         let entry = entry.map_err(reading(templates))?;
         let name = entry.file_name();
@@ -394,6 +400,7 @@ mod tests {
         let other = dir.path().join("python");
         fs::create_dir_all(&other).unwrap();
         let second = BuildDir::create(dir.path()).unwrap();
+        sweep(dir.path()).unwrap();
         assert!(living.path.is_dir() && second.path.is_dir() && other.is_dir());
         assert!(!dead.exists() && !removed.exists());
         living.remove().unwrap();

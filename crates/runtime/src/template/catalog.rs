@@ -315,8 +315,11 @@ pub fn remove(selector: &str, templates: &Path) -> Result<Built, TemplateError> 
     // left under this name is swept by the next build.
     let doomed = templates.join(format!(".removed-{}-{}", built.slug, built.digest));
     fs::rename(&built.directory, &doomed).map_err(writing(&doomed))?;
-    fs::remove_dir_all(&doomed).map_err(writing(&doomed))?;
-    Ok(built)
+    match fs::remove_dir_all(&doomed) {
+        // A build has swept it meanwhile.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(writing(&doomed)(error)),
+        _ => Ok(built),
+    }
 }
 
 #[cfg(test)]

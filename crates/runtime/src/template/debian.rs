@@ -69,7 +69,7 @@ pub(super) fn add(bench: &mut Workbench<'_>, debian: &Debian) -> Result<(), Temp
 apt() {
   apt-get -q -y -o Dir::Etc::sourcelist=/run/crownest-build/sources.list -o Dir::Etc::sourceparts=- \
     -o APT::Install-Recommends=false -o Dpkg::Options::=--force-unsafe-io \
-    -o APT::Sandbox::User=root -o Acquire::https::CAInfo=/run/crownest-build/ca.crt "$@"
+    -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::https::CAInfo=/run/crownest-build/ca.crt "$@"
 }
 mkdir -p /usr/share/man/man1 /usr/share/man/man7 /var/log/apt
 apt update
