@@ -165,6 +165,8 @@ impl Link {
         out.chunks.clear();
         out.bytes = 0;
         drop(out);
+        // Others may hold this link for a while: init must not wait for them to let go.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         self.room.notify_waiters();
     }
 

@@ -24,6 +24,8 @@ mod run;
 mod sandbox;
 mod spawner;
 mod target;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use config::{HostConfig, POOL_ENTRY_AGE_MAX, PoolConfig, PoolTemplate};
