@@ -58,12 +58,23 @@ def measure_runs(peer, runs):
     report("print('hi')", [peer.run("print('hi')").seconds for _ in range(runs)])
     report("[1, 2, 3] (pretty)", [peer.run("[1, 2, 3]").seconds for _ in range(runs)])
     report("1/0 (error)", [peer.run("1/0").seconds for _ in range(runs)])
+    report("SIGINT to a busy loop -> done", [interrupt(peer) for _ in range(min(runs, 100))])
     rates = []
     for _ in range(5):
         run = peer.run("for i in range(%d): print('x' * 79)" % LINES)
         assert len(run.stdout) == LINES * 80
         rates.append(LINES / run.seconds)
     print("%-36s %s" % ("100k x 80-byte lines, lines/s", " ".join("%.0f" % rate for rate in rates)))
+
+
+def interrupt(peer):
+    peer.begin("print('go')\nwhile True: pass")
+    peer.wait_output(b"go\n")
+    time.sleep(0.001)
+    began = time.perf_counter()
+    peer.interrupt()
+    assert peer.finish().status == "interrupted"
+    return time.perf_counter() - began
 
 
 def measure_plot(peer, runs):

@@ -90,8 +90,12 @@ def _limit_self():
     os.umask(0o022)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(OOM_SCORE_ADJ))
+        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+            score = int(file.read())
+        # Its starter may have done it already, and left us a read-only /proc.
+        if score < OOM_SCORE_ADJ:
+            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+                file.write(str(OOM_SCORE_ADJ))
     except OSError as error:
         sys.stderr.write("zygote: oom_score_adj: %s\n" % error)
 

@@ -204,9 +204,9 @@ class Driver(Peer):
 
 
 class Zygote:
-    """A zygote, spoken to as the spawner does."""
+    """A zygote, spoken to as the spawner does. `wrapper`: a command that starts it."""
 
-    def __init__(self, python=PYTHON, preload=None, env=None):
+    def __init__(self, python=PYTHON, preload=None, env=None, wrapper=()):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = {
             "PATH": os.environ["PATH"],
@@ -217,7 +217,7 @@ class Zygote:
             **(env or {}),
         }
         self.process = subprocess.Popen(
-            [python, str(KERNEL / "zygote.py")],
+            [*wrapper, python, str(KERNEL / "zygote.py")],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
             env=environment,

@@ -63,8 +63,10 @@ def main():
         if first == 0:
             build_root()
             libc.sethostname(b"sandbox", 7)
+            # Like init, it becomes a program of the new user namespace; `told` closes with that.
             os.write(told_write, b"y")
-            signal.pause()
+            os.execv("/bin/sleep", ["sleep", "infinity"])
+        os.close(told_write)
         os.waitpid(first, 0)
         os._exit(0)
     os.close(told_write)
@@ -74,7 +76,7 @@ def main():
         with open("/proc/%d/%s_map" % (child, kind), "w") as file:
             file.write("0 %d %d" % (UID_BASE, UID_COUNT))
     os.write(go_write, b"g")
-    if os.read(told_read, 1) != b"y":
+    if os.read(told_read, 1) != b"y" or os.read(told_read, 1):
         sys.exit(1)
     with open("/proc/%d/task/%d/children" % (child, child)) as file:
         first = int(file.read())

@@ -233,3 +233,30 @@ def test_unknown_operations_are_ignored(context):
 def test_several_thousand_cells(context):
     for number in range(2000):
         assert context.run("%d" % number).text == str(number)
+
+
+def test_package_installed_while_the_context_lives(context):
+    """As pip without root does it: into a directory that did not exist when Python started."""
+    if context.run("import sys; sys.prefix != sys.base_prefix").text == "True":
+        pytest.skip("a virtual environment has no user site")
+    install = (
+        "import os, sys, tempfile\n"
+        "site = os.path.join(%s, '.local/lib/python%%d.%%d/site-packages' %% sys.version_info[:2])\n"
+        "os.makedirs(site, exist_ok=True)\n"
+        "name = 'late_%%d' %% os.getpid()\n"
+        "open(os.path.join(site, name + '.py'), 'w').write('V = 1')\n"
+        "mod = __import__(name)\nmod.V"
+    )
+    context.run("import tempfile; home = tempfile.mkdtemp()")
+    home = context.run("home").text
+    context.start("/tmp", {"HOME": home})
+    assert context.run("import late_missing").error["name"] == "ModuleNotFoundError"
+    assert context.run(install % "home").text == "1"
+    run = context.run("open(os.path.join(site, 'later.py'), 'w').write('V = 2')\nimport later\nlater.V")
+    assert run.text == "2"
+
+
+@pytest.mark.parametrize("code", ["-" * 20_000 + "1", "+".join(["1"] * 20_000), "x" + ".y" * 20_000])
+def test_deeply_nested_source(context, code):
+    assert context.run(code).events[-1]["ev"] == "done"
+    assert context.run("1").text == "1"

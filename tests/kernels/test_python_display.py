@@ -239,6 +239,16 @@ def test_pillow(context):
     png(run.result["image/png"])
 
 
+def test_plotly_sends_json(context):
+    if context.run("import importlib.util as u; u.find_spec('plotly') is None").text == "True":
+        pytest.skip("plotly is not installed")
+    run = context.run("import plotly.graph_objects as go\nfig = go.Figure(go.Bar(y=[2, 3]))\nfig")
+    bundle = run.result or run.of("display")[0]["data"]
+    assert "application/vnd.plotly.v1+json" in bundle and "text/html" not in bundle
+    run = context.run("fig.show()")
+    assert "application/vnd.plotly.v1+json" in run.of("display")[0]["data"]
+
+
 # === IPython ===
 
 

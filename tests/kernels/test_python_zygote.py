@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -187,6 +188,36 @@ def test_seccomp_filter_is_installed(sandbox, tmp_path):
     peer = zygote.fork(sandbox.pidfd).start("/workspace")
     assert peer.run("[l for l in open('/proc/self/status') if l.startswith('Seccomp:')]").text == "['Seccomp:\\t2\\n']"
     assert peer.run("import ctypes\nctypes.CDLL(None).getppid()").text == "-1"
+    peer.close()
+    zygote.close()
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv")
+def test_five_capabilities_are_enough(sandbox):
+    """The spawner leaves a zygote no more than these."""
+    kept = "-all,+sys_admin,+sys_chroot,+setuid,+setgid,+setpcap"
+    zygote = Zygote(preload="json", wrapper=["setpriv", "--bounding-set", kept, "--inh-caps=-all"])
+    peer = zygote.fork(sandbox.pidfd).start("/workspace")
+    run = peer.run("[l.split()[1] for l in open('/proc/self/status') if l.startswith(('CapEff', 'CapBnd'))]")
+    assert run.text == "['0000000000000000', '0000000000000000']"
+    peer.close()
+    zygote.close()
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare")
+def test_works_from_a_read_only_view(sandbox, tmp_path):
+    """With a font cache that is there but cannot be written."""
+    environment = {"MPLCONFIGDIR": str(tmp_path), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    subprocess.run([PYTHON, "-c", "import matplotlib.font_manager"], env=environment, check=True)
+    script = (
+        "mount --make-rprivate / && for m in / /tmp /var/tmp /dev/shm; do"
+        " ! mountpoint -q $m || mount -o remount,bind,ro $m || exit 9; done; exec \"$@\""
+    )
+    wrapper = ["unshare", "-m", "sh", "-c", script, "sh"]
+    zygote = Zygote(env={**environment, "HOME": "/nonexistent"}, wrapper=wrapper)
+    peer = zygote.fork(sandbox.pidfd).start("/workspace", {"HOME": "/workspace"})
+    run = peer.run("import matplotlib.pyplot as plt\nplt.plot([1])\nplt.title('text')\nplt.show()")
+    assert run.status == "ok" and len(run.of("display")) == 1 and run.err == ""
     peer.close()
     zygote.close()
 

@@ -18,6 +18,7 @@ _callbacks = {}
 def install(kernel):
     """Registers the hooks. Called once, before any cell."""
     _callbacks["matplotlib"] = figures.configure
+    _callbacks["plotly.io._renderers"] = _configure_plotly
     _callbacks["getpass"] = lambda _module: streams.patch_getpass()
     _callbacks["IPython.core.interactiveshell"] = lambda _module: shell.install(kernel)
     for name in list(_callbacks):
@@ -25,6 +26,13 @@ def install(kernel):
             _callbacks.pop(name)(sys.modules[name])
     sys.meta_path.insert(0, _AfterImport())
     sys.meta_path.append(_late_packages)
+
+
+def _configure_plotly(renderers):
+    """A figure as JSON that a client can draw; plotly's choice would put three megabytes of
+    JavaScript next to it."""
+    if not os.environ.get("PLOTLY_RENDERER"):
+        renderers.renderers.default = "plotly_mimetype"
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
