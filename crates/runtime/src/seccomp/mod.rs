@@ -18,6 +18,7 @@ pub use program::compile;
 use crate::sys::Instruction;
 
 const SANDBOX_POLICY: &str = include_str!("policy.toml");
+const SERVER_POLICY: &str = include_str!("server.toml");
 
 /// The filter of everything that runs in a sandbox.
 ///
@@ -26,6 +27,16 @@ const SANDBOX_POLICY: &str = include_str!("policy.toml");
 #[must_use]
 pub fn sandbox_filter() -> Vec<Instruction> {
     let policy = Policy::parse(SANDBOX_POLICY).expect("the built-in policy is checked by a test");
+    compile(&policy)
+}
+
+/// The filter of the server process.
+///
+/// # Panics
+/// When the policy that is compiled into the program is malformed: a test reads it.
+#[must_use]
+pub fn server_filter() -> Vec<Instruction> {
+    let policy = Policy::parse(SERVER_POLICY).expect("the built-in policy is checked by a test");
     compile(&policy)
 }
 

@@ -34,10 +34,12 @@ fn all_bits() -> u32 {
     u32::MAX
 }
 
-/// Verdicts by system call number; what is not named fails with ENOSYS.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Verdicts by system call number.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub verdicts: BTreeMap<u32, Verdict>,
+    /// On numbers that are not named.
+    pub otherwise: Verdict,
 }
 
 /// What is wrong with a policy file.
@@ -58,10 +60,21 @@ pub enum PolicyError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// What is not named: fails with ENOSYS, or passes.
+    otherwise: Otherwise,
+    #[serde(default)]
     allow: Vec<Group>,
     deny: Vec<Group>,
+    #[serde(default)]
     nosys: Vec<Group>,
     check: Vec<Check>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Otherwise {
+    Nosys,
+    Allow,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +105,11 @@ impl Policy {
             (file.deny, errno(libc::EPERM)),
             (file.nosys, errno(libc::ENOSYS)),
         ];
-        let mut policy = Self::default();
+        let otherwise = match file.otherwise {
+            Otherwise::Nosys => errno(libc::ENOSYS),
+            Otherwise::Allow => Verdict::Allow,
+        };
+        let mut policy = Self { verdicts: BTreeMap::new(), otherwise };
         for (group, verdict) in groups {
             for Group { reason, calls } in group {
                 for call in calls {
@@ -138,7 +155,6 @@ impl Policy {
     /// The verdict on a number.
     #[must_use]
     pub fn verdict(&self, number: u32) -> Verdict {
-        let nosys = || Verdict::Errno(libc::ENOSYS.unsigned_abs());
-        self.verdicts.get(&number).cloned().unwrap_or_else(nosys)
+        self.verdicts.get(&number).unwrap_or(&self.otherwise).clone()
     }
 }

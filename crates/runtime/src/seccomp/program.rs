@@ -238,6 +238,16 @@ mod tests {
     }
 
     #[test]
+    fn the_server_starts_nothing() {
+        let program = super::super::server_filter();
+        assert_eq!(run(&program, nr(libc::SYS_execve), [0; 6]), EPERM);
+        assert_eq!(run(&program, nr(libc::SYS_clone), [0x0001_0000, 0, 0, 0, 0, 0]), RET_ALLOW);
+        assert_eq!(run(&program, nr(libc::SYS_clone3), [0; 6]), ENOSYS);
+        assert_eq!(run(&program, nr(libc::SYS_read), [0; 6]), RET_ALLOW);
+        assert_eq!(run(&program, 9_999, [0; 6]), RET_ALLOW);
+    }
+
+    #[test]
     fn another_architecture_is_killed() {
         let program = sandbox_filter();
         assert_eq!(
@@ -269,9 +279,9 @@ mod tests {
         let twice =
             "deny = []\nnosys = []\ncheck = []\n[[allow]]\nreason='x'\ncalls=['read','read']";
         assert!(Policy::parse(twice).is_err());
-        let unknown = "deny = []\nnosys = []\ncheck = []\n[[allow]]\nreason='x'\ncalls=['raed']";
+        let unknown = "otherwise = 'nosys'\ndeny = []\nnosys = []\ncheck = []\n[[allow]]\nreason='x'\ncalls=['raed']";
         assert!(Policy::parse(unknown).is_err());
-        let silent = "deny = []\nnosys = []\ncheck = []\n[[allow]]\nreason=' '\ncalls=['read']";
+        let silent = "otherwise = 'nosys'\ndeny = []\nnosys = []\ncheck = []\n[[allow]]\nreason=' '\ncalls=['read']";
         assert!(Policy::parse(silent).is_err());
     }
 }

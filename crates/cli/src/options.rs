@@ -1,0 +1,193 @@
+//! Every option of `crownest serve`. Each is a flag, an environment variable `CROWNEST_…` and a
+//! key of `crownest.toml`; docs/configuration.md is generated from here.
+
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// Options of the server.
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+pub(crate) struct ServeOptions {
+    /// Configuration file; the default one may be missing.
+    #[arg(
+        long,
+        env = "CROWNEST_CONFIG",
+        default_value = "/etc/crownest/crownest.toml"
+    )]
+    pub config: PathBuf,
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, env = "CROWNEST_LISTEN", default_value = "127.0.0.1:8787")]
+    pub listen: String,
+    /// Directory of the database, artifacts and credentials.
+    #[arg(
+        long,
+        env = "CROWNEST_DATA_DIR",
+        default_value = "/var/lib/crownest/data"
+    )]
+    pub data_dir: PathBuf,
+    /// Where built templates are.
+    #[arg(long, env = "CROWNEST_TEMPLATES_DIR", default_value = crownest_runtime::template::TEMPLATES_DIR)]
+    pub templates_dir: PathBuf,
+    /// Database: a path for SQLite or postgres://…; default: crownest.db in the data directory.
+    #[arg(long, env = "CROWNEST_DATABASE_URL")]
+    pub database_url: Option<String>,
+    /// SQLite: sync to disk at every commit (1.7 ms instead of 9 µs). Without it a crash of the
+    /// machine may lose the last commits; a crash of the server never does.
+    #[arg(long, env = "CROWNEST_DATABASE_SYNC", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub database_sync: bool,
+    /// User that the server runs as: a name, or uid:gid.
+    #[arg(long, env = "CROWNEST_USER", default_value = "crownest")]
+    pub user: String,
+    /// Origin under which clients reach the server, when it is not the Host they send.
+    #[arg(long, env = "CROWNEST_PUBLIC_ORIGIN")]
+    pub public_origin: Option<String>,
+    /// Template of sandboxes that name none.
+    #[arg(long, env = "CROWNEST_DEFAULT_TEMPLATE", default_value = "python")]
+    pub default_template: String,
+    /// Sandboxes of the default template that are kept ready; 0 turns the pool off.
+    #[arg(long, env = "CROWNEST_POOL", default_value_t = 4)]
+    pub pool: usize,
+    /// Sandboxes that the pool makes per second at most.
+    #[arg(long, env = "CROWNEST_POOL_REFILL_PER_SECOND", default_value_t = 50)]
+    pub pool_refill_per_second: u32,
+    /// The pool stops filling when less memory than this is available, in MiB.
+    #[arg(long, env = "CROWNEST_POOL_MEMORY_MIB_MIN", default_value_t = 1024)]
+    pub pool_memory_mib_min: u64,
+    /// Sandboxes on this machine.
+    #[arg(long, env = "CROWNEST_SANDBOXES_MAX", default_value_t = 4000)]
+    pub sandboxes_max: usize,
+    /// Live sandboxes of one organization; absent: as many as the machine takes.
+    #[arg(long, env = "CROWNEST_SANDBOXES_PER_ORG_MAX")]
+    pub sandboxes_per_org_max: Option<u64>,
+    /// Memory of a sandbox, files included, in MiB.
+    #[arg(long, env = "CROWNEST_MEMORY_MIB", default_value_t = 2048)]
+    pub memory_mib: u64,
+    /// Processor time of a sandbox, in thousandths of a processor.
+    #[arg(long, env = "CROWNEST_CPU_MILLIS", default_value_t = 2000)]
+    pub cpu_millis: u32,
+    /// Processes and threads of a sandbox.
+    #[arg(long, env = "CROWNEST_PIDS", default_value_t = 256)]
+    pub pids: u32,
+    /// Files that a sandbox may write outside /tmp, in MiB.
+    #[arg(long, env = "CROWNEST_DISK_MIB", default_value_t = 1024)]
+    pub disk_mib: u64,
+    /// Files in /tmp, in MiB.
+    #[arg(long, env = "CROWNEST_TMP_MIB", default_value_t = 512)]
+    pub tmp_mib: u64,
+    /// Most memory that a request may ask for, in MiB.
+    #[arg(long, env = "CROWNEST_MEMORY_MIB_MAX", default_value_t = 16384)]
+    pub memory_mib_max: u64,
+    /// Most processor time that a request may ask for.
+    #[arg(long, env = "CROWNEST_CPU_MILLIS_MAX", default_value_t = 16000)]
+    pub cpu_millis_max: u32,
+    /// What sandboxes may reach although it is private: host names, *.domains, addresses, CIDRs.
+    #[arg(long, env = "CROWNEST_EGRESS_ALLOW", value_delimiter = ',')]
+    pub egress_allow: Vec<String>,
+    /// What sandboxes may never reach, in the same forms; stronger than the list above.
+    #[arg(long, env = "CROWNEST_EGRESS_DENY", value_delimiter = ',')]
+    pub egress_deny: Vec<String>,
+    /// Refuse everything that egress-allow does not name.
+    #[arg(long, env = "CROWNEST_EGRESS_ONLY_ALLOWED", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub egress_only_allowed: bool,
+    /// A proxy (host:port) that all traffic of sandboxes goes through.
+    #[arg(long, env = "CROWNEST_EGRESS_UPSTREAM")]
+    pub egress_upstream: Option<String>,
+    /// CA certificates that sandboxes trust: a PEM file, or "template" for those of the template.
+    #[arg(
+        long,
+        env = "CROWNEST_CA_CERTIFICATES",
+        default_value = "/etc/ssl/certs/ca-certificates.crt"
+    )]
+    pub ca_certificates: String,
+    /// Environment of every sandbox: NAME=VALUE.
+    #[arg(long, env = "CROWNEST_SANDBOX_ENV", value_delimiter = ',')]
+    pub sandbox_env: Vec<String>,
+    /// A zygote is replaced after that many forks …
+    #[arg(long, env = "CROWNEST_ZYGOTE_FORKS_MAX", default_value_t = 10_000)]
+    pub zygote_forks_max: u32,
+    /// … or after that many seconds, since its children share its memory layout.
+    #[arg(long, env = "CROWNEST_ZYGOTE_AGE_SECONDS_MAX", default_value_t = 3600)]
+    pub zygote_age_seconds_max: u64,
+    /// Do not write credentials.json at the first start.
+    #[arg(long, env = "CROWNEST_NO_CREDENTIALS_FILE", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub no_credentials_file: bool,
+    /// Serve /metrics.
+    #[arg(long, env = "CROWNEST_METRICS", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub metrics: bool,
+    /// What is logged: error, warn, info, debug, trace, or a filter as of the tracing crate.
+    #[arg(long, env = "CROWNEST_LOG", default_value = "info")]
+    pub log: String,
+    /// Log lines as JSON.
+    #[arg(long, env = "CROWNEST_LOG_JSON", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub log_json: bool,
+}
+
+/// docs/configuration.md, from the options themselves.
+pub(crate) fn reference(command: clap::Command) -> String {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         `crownest serve` takes each option as a flag, as an environment variable or as a key of\n\
+         `crownest.toml`; a flag is stronger than the environment, the environment stronger than\n\
+         the file. Lists are comma-separated in flags and variables, arrays in the file.\n\n\
+         This page is generated: `crownest configuration-reference > docs/configuration.md`.\n\n\
+         | flag | variable | key | default | meaning |\n|---|---|---|---|---|\n",
+    );
+    for arg in command
+        .get_arguments()
+        .filter(|a| a.get_long().is_some_and(|l| l != "help"))
+    {
+        let flag = arg.get_long().unwrap_or_default();
+        let key = if flag == "config" {
+            String::new()
+        } else {
+            format!("`{}`", flag.replace('-', "_"))
+        };
+        let variable = arg
+            .get_env()
+            .map(|e| e.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let default: Vec<_> = arg
+            .get_default_values()
+            .iter()
+            .map(|v| v.to_string_lossy())
+            .collect();
+        let default = if default.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`", default.join(","))
+        };
+        let help = arg
+            .get_long_help()
+            .or(arg.get_help())
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let help = help.replace('\n', " ").replace('|', "\\|");
+        writeln!(
+            text,
+            "| `--{flag}` | `{variable}` | {key} | {default} | {help} |"
+        )
+        .expect("writing to a String");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Args;
+
+    /// `UPDATE_DOCS=1 cargo test -p crownest-cli` writes the page anew.
+    #[test]
+    fn the_reference_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        let want = reference(ServeOptions::augment_args(clap::Command::new("serve")));
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &want).unwrap();
+        }
+        let have = std::fs::read_to_string(path).unwrap();
+        assert_eq!(
+            have, want,
+            "run: crownest configuration-reference > docs/configuration.md"
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! The unprivileged process: confines itself, then serves.
+//!
+//! Who runs it: root for the first few calls, then the server's user with no capability, no way
+//! to start a program, and a short list of files; see [`crate::confine`].
+
+use crate::confine;
+use crate::credentials;
+use crate::options::ServeOptions;
+use crate::settings;
+use crate::supervisor::{EXIT_CONFIGURATION, die_with_parent};
+use anyhow::Context;
+use crownest_runtime::client::SpawnerClient;
+use crownest_runtime::layout::Layout;
+use crownest_runtime::template::{self, Built, Definition, InUse};
+use crownest_server::host::{Host, HostConfig, Network, PoolConfig, PoolTemplate};
+use crownest_server::{App, Config, Inventory, Template, TemplateSource, bootstrap};
+use crownest_store::{Durability, Store, StoreOptions};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Variable in which the supervisor passes [`Start`].
+pub(crate) const START: &str = "CROWNEST_SERVER_START";
+/// Threads that serve; more do not help where the work is waiting for sandboxes.
+const THREADS_MIN: usize = 2;
+
+/// What the supervisor has settled.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub options: ServeOptions,
+    pub uid: u32,
+    pub gid: u32,
+    pub instance: u32,
+}
+
+/// Runs until SIGTERM.
+pub(crate) fn run() -> ExitCode {
+    let failed = |error: &anyhow::Error, code| {
+        eprintln!("crownest: {error:#}");
+        ExitCode::from(code)
+    };
+    let (start, listener) = match become_server() {
+        Ok(ready) => ready,
+        Err(error) => return failed(&error, EXIT_CONFIGURATION),
+    };
+    let threads =
+        std::thread::available_parallelism().map_or(THREADS_MIN, |n| n.get().max(THREADS_MIN));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build();
+    let runtime = match runtime.context("starting the event loop") {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error, 1),
+    };
+    match runtime.block_on(serve(start, listener)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error, 1),
+    }
+}
+
+/// From root to the server's user, for good. The process has one thread here.
+fn become_server() -> anyhow::Result<(Start, TcpListener)> {
+    let start = std::env::var(START).context("only serve starts this")?;
+    let start: Start = serde_json::from_str(&start).context("only serve starts this")?;
+    settings::start_log(&start.options.log, start.options.log_json);
+    let listener = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .context("the listener")?;
+    let null = std::fs::File::open("/dev/null").context("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null).context("/dev/null")?;
+    confine::drop_privileges(start.uid, start.gid).context("dropping privileges")?;
+    die_with_parent()?;
+    confine::restrict_files(&start.options, &Layout::new(start.instance))
+        .context("restricting files")?;
+    confine::restrict_calls().context("restricting system calls")?;
+    Ok((start, TcpListener::from(listener)))
+}
+
+async fn serve(start: Start, listener: TcpListener) -> anyhow::Result<()> {
+    let options = &start.options;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let store = open_store(options).await?;
+    let source = template_source(options.templates_dir.clone());
+    let spawner = SpawnerClient::connect(Layout::new(start.instance))?;
+    let mut host = HostConfig::new(Arc::new(spawner), Arc::new(options.egress(vec![address])?));
+    host.sandboxes_max = options.sandboxes_max;
+    host.pool = pool(options)?;
+    let host = Host::start(host).await?;
+    let config = config(options, source)?;
+    println!("http://{address}");
+    if let Some(fresh) = bootstrap(&store).await? {
+        credentials::announce(&fresh, options, address)?;
+    }
+    let app = App::new(config, Arc::new(store), host);
+    let shutdown = async move {
+        terminate.recv().await;
+    };
+    Ok(crownest_server::run(tokio::net::TcpListener::from_std(listener)?, app, shutdown).await?)
+}
+
+async fn open_store(options: &ServeOptions) -> anyhow::Result<Store> {
+    let durability = if options.database_sync {
+        Durability::Full
+    } else {
+        Durability::Normal
+    };
+    let store_options = StoreOptions {
+        durability,
+        ..StoreOptions::default()
+    };
+    Store::open(&options.database(), &store_options)
+        .await
+        .context("opening the database")
+}
+
+fn config(options: &ServeOptions, source: TemplateSource) -> anyhow::Result<Config> {
+    let mut config = Config::new(credentials::node_id(&options.data_dir)?, source);
+    config.public_origin.clone_from(&options.public_origin);
+    config
+        .default_template
+        .clone_from(&options.default_template);
+    config.sandboxes_per_org_max = options.sandboxes_per_org_max;
+    config.limits_default = options.limits()?;
+    config.limits_max = options.limits_max()?;
+    config.sandbox_env = options.environment()?;
+    config.metrics = options.metrics;
+    Ok(config)
+}
+
+/// The pool keeps sandboxes of the default template with the default limits.
+fn pool(options: &ServeOptions) -> anyhow::Result<PoolConfig> {
+    let slug = &options.default_template;
+    let built = built_templates(&options.templates_dir)
+        .into_iter()
+        .map(described);
+    let Some(template) = built.into_iter().find(|t| t.current && t.slug == *slug) else {
+        tracing::warn!(
+            "template {slug} is not built; build it with: crownest template build {slug}"
+        );
+        return Ok(PoolConfig::default());
+    };
+    let python = template.languages.iter().any(|l| l == "python");
+    let entry = PoolTemplate {
+        template: template.reference(),
+        size: options.pool,
+        limits: options.limits()?,
+        network: Network::Proxy,
+        driver: python.then(|| "python".to_owned()),
+    };
+    Ok(PoolConfig {
+        templates: if options.pool == 0 {
+            Vec::new()
+        } else {
+            vec![entry]
+        },
+        refill_per_second: options.pool_refill_per_second,
+        memory_available_bytes_min: options.pool_memory_mib_min * 1024 * 1024,
+        ..PoolConfig::default()
+    })
+}
+
+/// Lists what is built, and holds every version it has listed, so that none is removed while
+/// sandboxes may be made of it.
+fn template_source(dir: PathBuf) -> TemplateSource {
+    let held: Mutex<HashMap<String, InUse>> = Mutex::default();
+    TemplateSource::new(move || {
+        let mut held = held.lock().expect("nothing panics while it is held");
+        let usable = built_templates(&dir).into_iter().filter(|built| {
+            if !held.contains_key(&built.digest) {
+                let Ok(hold) = built.hold() else { return false };
+                held.insert(built.digest.clone(), hold);
+            }
+            true
+        });
+        Inventory {
+            built: usable.map(described).collect(),
+            known: Definition::slugs(None),
+        }
+    })
+}
+
+fn built_templates(dir: &Path) -> Vec<Built> {
+    template::list(dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "listing templates");
+        Vec::new()
+    })
+}
+
+fn described(built: Built) -> Template {
+    Template {
+        slug: built.slug,
+        digest: built.digest,
+        version: built.version,
+        version_id: built.version_id,
+        languages: built.languages,
+        current: built.current,
+    }
+}
