@@ -14,6 +14,8 @@ mod policy;
 mod proxy;
 mod refusal;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 pub use address::forbidden_range;
 pub use policy::{Policy, PolicyConfig, PolicyError, Upstream};

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// Connections of one sandbox to its proxy; more wait in the backlog of its socket.
-const CONNECTIONS_MAX: usize = 256;
+pub(super) const CONNECTIONS_MAX: usize = 256;
 /// Head of one request, and what is read ahead of it.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Headers of one request.
