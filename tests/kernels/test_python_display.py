@@ -229,6 +229,14 @@ def test_pyplot_choices_of_programs(context):
     assert run.status == "ok"
 
 
+def test_other_formats_of_figures(context):
+    run = context.run(
+        "from matplotlib_inline.backend_inline import set_matplotlib_formats\nset_matplotlib_formats('svg')\n"
+        "import matplotlib.pyplot as plt\nplt.plot([1]); None"
+    )
+    assert set(run.of("display")[0]["data"]) == {"image/svg+xml", "text/plain"}
+
+
 def test_dataframe(context):
     run = context.run("import pandas as pd\npd.DataFrame({'name': ['Alice', 'Bob'], 'age': [1, 2]})")
     assert "<table" in run.result["text/html"] and "Alice" in run.text
@@ -267,6 +275,8 @@ def test_magics(context):
     assert context.run("%nosuch").error["name"] == "UsageError"
     assert context.run("%pip --version").out.startswith("pip ")
     assert "v" in context.run("%who").out.split()
+    assert context.run("%cd /usr").status == "ok"
+    assert context.run("import os; os.getcwd()").text == "/usr"
 
 
 def test_error_inside_a_magic(context):

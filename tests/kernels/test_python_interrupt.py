@@ -1,7 +1,5 @@
 """SIGINT, death and processes."""
 
-import os
-import time
 
 import pytest
 
@@ -186,8 +184,5 @@ def test_os_exit_kills_the_context(context):
 
 
 def test_recovers_from_broken_limits(context):
-    context.run("import sys\nsys.setrecursionlimit(60)")
-    run = context.run("1+1")
-    assert run.events[-1]["ev"] == "done"
-    context.run("sys.setrecursionlimit(1000)")
+    context.run("import sys\nfor n in range(100):\n    try:\n        sys.setrecursionlimit(n)\n        break\n    except (RecursionError, ValueError): pass\n1/0")
     assert context.run("1+1").text == "2"

@@ -137,7 +137,7 @@ def _represent(value, mime, name):
         printer = _printer(formatter, value) if formatter is not None else None
         if printer is not None:
             return printer(value)
-        if mime == "image/png" and figures.is_figure(value):
+        if mime == "image/png" and figures.is_figure(value) and not _has_own_format(value):
             return figures.render(value)
         method = _method(value, name)
         return method() if method is not None else None
@@ -175,6 +175,11 @@ def _printer(formatter, value):
 def _has_printer(mime, value):
     formatter = formatters.get(mime) if formatters is not None else None
     return formatter is not None and _printer(formatter, value) is not None
+
+
+def _has_own_format(figure):
+    """Whether the user has asked for another format of figures, as set_matplotlib_formats does."""
+    return any(_has_printer(mime, figure) for mime in ("image/svg+xml", "image/jpeg", "application/pdf"))
 
 
 def _report(error):

@@ -17,7 +17,11 @@ from .frames import Channel, PeerGone, encode_done
 from .interrupts import Interrupts
 from .streams import Streams
 
+# Frames that the kernel itself needs; a cell that goes below gets them back afterwards.
+RECURSION_LIMIT_MIN = 200
+
 _exec, _eval = exec, eval
+_get_recursion_limit = sys.getrecursionlimit
 _cpu_ns = time.process_time_ns
 _exit = os._exit
 _getpid = os.getpid
@@ -163,6 +167,8 @@ class Kernel:
 
     def _finish(self, run, cell, failure, before_ns):
         """Everything the run said, then `error` if it failed, then `done`."""
+        if _get_recursion_limit() < RECURSION_LIMIT_MIN:
+            sys.setrecursionlimit(RECURSION_LIMIT_MIN)
         status = "ok"
         if failure is not None:
             status = "error"

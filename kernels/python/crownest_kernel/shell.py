@@ -26,6 +26,9 @@ def transform(kernel, source):
             return None
     if _shell is None:
         install(kernel)
+    # Where %cd keeps its history; there only for contexts that use magics.
+    kernel.namespace.setdefault("_dh", _shell.history_manager.dir_hist)
+    _shell.user_ns_hidden.setdefault("_dh", None)
     changed = _shell.transform_cell(source)
     return None if changed == source else changed
 
@@ -152,6 +155,8 @@ def _build(kernel):
     Shell.displayhook_class.default_value = Hook
     shell = _instance(Shell, config, kernel)
     shell.display_formatter = Formatter(parent=shell)
+    # Magics may remember something (%cd, %alias, %store) for as long as the context lives.
+    shell.db = {}
     return shell
 
 
