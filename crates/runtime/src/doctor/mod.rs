@@ -6,6 +6,7 @@
 //! Who runs it: root, in a process with one thread (`crownest doctor`), so that the system calls
 //! are the ones a spawner makes. Without root the trials are reported as not made.
 
+mod child;
 mod machine;
 mod trial;
 

@@ -4,19 +4,16 @@
 //! of both, the filter, the control group. A trial that needs what an earlier one could not make
 //! is left out: the earlier line says why.
 //!
-//! Who runs it: root, one thread. Children wait on a socket whose other end is ours, so that they
-//! end when this process does, however it does.
+//! Who runs it: root, one thread.
 
 use super::Check;
+use super::child::Child;
 use super::machine::existing_ancestor;
 use crate::cgroup::{self, CGROUP_ROOT, Cgroups};
 use crate::command::{Limits, SANDBOXES_MAX};
 use crate::layout::{INSTANCES_MAX, Layout, UIDS_PER_SANDBOX};
 use crate::seccomp;
-use crate::sys::{
-    AttrFlags, CloneFlags, Cloned, clone3, exit_now, install_filter, set_mount_attr, unshare_mounts,
-};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::sys::{AttrFlags, CloneFlags, install_filter, set_mount_attr, unshare_mounts};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -25,14 +22,11 @@ use rustix::mount::{
     mount_change, move_mount, open_tree,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// A child that has not ended by then is killed.
-const CHILD_MS_MAX: i64 = 5000;
 /// Files that the small tmpfs holds.
 const INODES: u32 = 8;
 /// Exit code of a child whose trial went wrong without an error number.
@@ -71,75 +65,12 @@ pub(super) fn all(templates_dir: &Path) -> Vec<Check> {
     checks
 }
 
-/// A child that waits until its end of the socket says that ours is gone.
-struct Child {
-    pid: i32,
-    pidfd: OwnedFd,
-    _ours: OwnedFd,
-}
-
-impl Child {
-    fn start(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Self> {
-        Self::run(flags, cgroup, |theirs| {
-            let mut byte = [0_u8; 1];
-            // Whatever it is, it means "over".
-            let _ = rustix::io::read(theirs, &mut byte);
-            0
-        })
-    }
-
-    /// Runs `work` in a child; its result is the exit code.
-    fn run(
-        flags: CloneFlags,
-        cgroup: Option<BorrowedFd<'_>>,
-        work: impl FnOnce(&OwnedFd) -> i32,
-    ) -> io::Result<Self> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        match clone3(flags, cgroup)? {
-            Cloned::Child => {
-                drop(ours);
-                exit_now(work(&theirs))
-            }
-            Cloned::Parent { pid, pidfd } => Ok(Self {
-                pid,
-                pidfd,
-                _ours: ours,
-            }),
-        }
-    }
-
-    /// Waits for the end by pidfd. `None`: a signal ended it.
-    fn wait(&self) -> io::Result<Option<i32>> {
-        let timeout = Timespec {
-            tv_sec: CHILD_MS_MAX / 1000,
-            tv_nsec: 0,
-        };
-        let ready = poll(
-            &mut [PollFd::new(&self.pidfd, PollFlags::IN)],
-            Some(&timeout),
-        )?;
-        if ready == 0 {
-            self.kill()?;
-        }
-        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)?;
-        Ok(status.and_then(|status| status.exit_status()))
-    }
-
-    fn kill(&self) -> io::Result<()> {
-        Ok(pidfd_send_signal(&self.pidfd, Signal::KILL)?)
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        // Ended or not, reaped or not: afterwards it is both.
-        let _ = self.kill();
-        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+/// A refusal says nothing about the kernel, only about us.
+fn remedy(error: &io::Error, otherwise: &str) -> String {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        "grant what is refused (see capabilities above; in a container: --privileged)".to_owned()
+    } else {
+        otherwise.to_owned()
     }
 }
 
@@ -170,8 +101,10 @@ fn ids_and_template(child: &Child, templates_dir: &Path) -> (Vec<Check>, Option<
         Err(error) => {
             let found = format!("{}: {error}", place.display());
             let consequence = "templates on this file system cannot be shared by sandboxes";
-            let remedy =
-                "put CROWNEST_TEMPLATES_DIR on ext4, xfs, btrfs or tmpfs (Linux 5.12 to 6.3)";
+            let remedy = remedy(
+                &error,
+                "put CROWNEST_TEMPLATES_DIR on ext4, xfs, btrfs or tmpfs",
+            );
             (
                 vec![
                     ids,
@@ -239,7 +172,7 @@ fn judge_layer(layer: &io::Result<Layer>) -> Check {
         Ok(layer) => layer,
         Err(error) => {
             let consequence = "sandboxes have no writable layer";
-            let remedy = "boot a kernel with tmpfs (CONFIG_TMPFS) and Linux 5.2 or newer";
+            let remedy = remedy(error, "boot Linux 5.2 or newer with tmpfs (CONFIG_TMPFS)");
             return Check::fail(name, error.to_string(), consequence, remedy);
         }
     };
@@ -318,19 +251,14 @@ fn overlay_by_paths() -> Check {
     })
     .and_then(|child| child.wait());
     let removed = fs::remove_dir(&scratch);
-    let found = match (outcome, removed) {
+    let failure = match (outcome, removed) {
         (Ok(Some(0)), Ok(())) => return Check::ok(name, "mounted, written through, gone"),
-        (Ok(Some(0)), Err(error)) => format!("{} stays: {error}", scratch.display()),
-        (Ok(Some(code)), _) => io::Error::from_raw_os_error(code).to_string(),
-        (Ok(None), _) => "took too long".to_owned(),
-        (Err(error), _) => error.to_string(),
+        (Ok(Some(0)), Err(error)) | (Err(error), _) => error,
+        (Ok(Some(code)), _) => io::Error::from_raw_os_error(code),
+        (Ok(None), _) => io::ErrorKind::TimedOut.into(),
     };
-    Check::fail(
-        name,
-        found,
-        consequence,
-        "boot a kernel with overlayfs (modprobe overlay)",
-    )
+    let remedy = remedy(&failure, "boot a kernel with overlayfs (modprobe overlay)");
+    Check::fail(name, failure.to_string(), consequence, remedy)
 }
 
 /// Who runs it: a child, as root; its mount namespace ends with it.
