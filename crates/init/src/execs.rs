@@ -241,6 +241,10 @@ impl Host {
         let Some(exec) = self.execs.get_mut(&key) else {
             return;
         };
+        if exec.exit.is_some() {
+            // It was reaped in the same turn, and `drain_execs` counts on finding its output.
+            return;
+        }
         let pipe = &mut exec.pipes[index];
         if let (Piece::Bytes(bytes), _) = pipe.read(&mut self.buffer, OUTPUT_CHUNK_BYTES_MAX) {
             push_output(&mut self.targets, exec.exec, pipe.stream, bytes);

@@ -21,7 +21,8 @@ use std::collections::BTreeMap;
 
 /// Version of this protocol; init and server refuse each other when it differs.
 pub const LINK_VERSION: u32 = 1;
-/// Un-acknowledged body bytes that init keeps for one run or process.
+/// Un-acknowledged bytes that init keeps for one run or process: bodies, and a fixed cost for each
+/// event. Acknowledge long before so many have come, at the latest after half of it.
 pub const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 /// Longest piece of output in one event.
 pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 * 1024;

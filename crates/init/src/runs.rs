@@ -142,6 +142,11 @@ impl Host {
         let Some(driver) = self.drivers.get_mut(&key) else {
             return;
         };
+        if driver.run.as_ref().is_some_and(|run| run.end.is_some()) {
+            // `done` came in the same turn: what is in the pipe belongs to that run, and
+            // `drain_runs` counts on finding it there.
+            return;
+        }
         let limit = OUTPUT_CHUNK_BYTES_MAX;
         let (Piece::Bytes(bytes), _) = driver.pipes[index].read(&mut self.buffer, limit) else {
             return;

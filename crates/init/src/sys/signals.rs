@@ -6,6 +6,11 @@ use std::os::fd::{FromRawFd, OwnedFd};
 /// Highest signal number of Linux.
 pub(crate) const SIGNAL_MAX: i32 = 64;
 
+/// The kernel's own `struct sigaction` is at most this long; all zero means SIG_DFL.
+const KERNEL_SIGACTION_WORDS: usize = 4;
+/// Length of the kernel's signal set.
+const SIGSET_BYTES: usize = 8;
+
 /// The error of the last libc call.
 pub(crate) fn last_errno() -> Errno {
     std::io::Error::last_os_error()
@@ -19,11 +24,21 @@ pub(crate) fn last_errno() -> Errno {
 /// A SIGTERM can only come from outside: tenant code has another uid and no capability.
 pub(crate) fn open() -> Result<OwnedFd, Errno> {
     // SAFETY: the sets are initialised by sigfillset/sigemptyset before they are read; the
-    // dispositions set are SIG_DFL and SIG_IGN, so no handler of ours can ever run.
+    // dispositions set are SIG_DFL and SIG_IGN, so no handler of ours can ever run; the kernel
+    // reads no more than the words given as an action.
     unsafe {
         for signal in 1..=SIGNAL_MAX {
-            // Fails for SIGKILL, SIGSTOP and the two that libc keeps for itself: as it should.
-            libc::signal(signal, libc::SIG_DFL);
+            // The raw call, since libc's refuses the two signals that it keeps for itself, and a
+            // tenant must not inherit even those as ignored. Fails for SIGKILL and SIGSTOP.
+            let action = [0_u64; KERNEL_SIGACTION_WORDS];
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                action.as_ptr(),
+                none,
+                SIGSET_BYTES,
+            );
         }
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         let mut all = std::mem::zeroed::<libc::sigset_t>();

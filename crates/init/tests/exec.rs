@@ -1,0 +1,508 @@
+//! Processes: output, ends, signals, flow control, reconnects.
+
+#![allow(clippy::unwrap_used, reason = "a panic here is the report of a test")]
+
+mod sandbox;
+
+use crownest_init::link::{CallErrorCode, EventKind, ExecOutcome, Request, WINDOW_BYTES_MAX};
+use sandbox::{Said, Sandbox, position, shell};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+#[test]
+fn output_and_exit_code() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    let said = client.shell_to_end(1, "echo out; echo err >&2; echo -n höhö; exit 3");
+    assert_eq!(
+        (said.out(), said.err()),
+        ("out\nhöhö".into(), "err\n".into())
+    );
+    assert_eq!(said.exec_outcome(), ExecOutcome::Exited { code: 3 });
+    // Acknowledged ends are forgotten, so the number could be used again; unknown ones stay so.
+    let refused = client.refused(Request::Attach { target: 1, seq: 0 }, b"");
+    assert_eq!(refused, CallErrorCode::UnknownTarget);
+    let said = client.shell_to_end(2, "kill -SEGV $$");
+    assert_eq!(said.exec_outcome(), ExecOutcome::Signaled { signal: 11 });
+}
+
+#[test]
+fn a_process_is_the_user_and_has_no_rights() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    let env = BTreeMap::from([("SHARED".to_owned(), "1".to_owned())]);
+    client.call(Request::Environment { env }).unwrap();
+    let script = "id -u; id -g; id -G; pwd; echo $HOME $SHARED; \
+        grep -E '^(Cap|NoNewPrivs|SigBlk|SigIgn)' /proc/self/status; cat /proc/self/oom_score_adj; \
+        umask; ls /proc/self/fd | wc -l; cat /proc/$$/stat | cut -d' ' -f5,6; echo $$";
+    let said = client.shell_to_end(1, script);
+    assert_eq!(said.err(), "");
+    let out = said.out();
+    let mut lines = out.lines();
+    let mut next = || lines.next().unwrap();
+    assert_eq!(
+        [next(), next(), next(), next()],
+        ["1000", "1000", "1000", "/workspace"]
+    );
+    assert_eq!(next(), "/home/user 1");
+    assert_eq!(next(), "SigBlk:\t0000000000000000");
+    assert_eq!(next(), "SigIgn:\t0000000000000000");
+    assert_eq!(next(), "CapInh:\t0000000000000000");
+    assert_eq!(next(), "CapPrm:\t0000000000000000");
+    assert_eq!(next(), "CapEff:\t0000000000000000");
+    next();
+    assert_eq!(next(), "CapAmb:\t0000000000000000");
+    assert_eq!(next(), "NoNewPrivs:\t1");
+    assert_eq!([next(), next()], ["500", "0022"]);
+    // 0, 1, 2 and the directory that ls reads.
+    assert_eq!(next(), "4");
+    let ids = next().to_owned();
+    let pid = next();
+    assert_eq!(ids, format!("{pid} {pid}"));
+    // Init itself is out of reach.
+    let said = client.shell_to_end(
+        2,
+        "kill -9 1; cat /proc/1/environ; head -c 1 /proc/1/mem; \
+        ls /proc/1/fd; kill -0 1; true",
+    );
+    assert_eq!(said.out(), "");
+    assert_eq!(said.err().matches("ermitted").count(), 2, "{}", said.err());
+    assert_eq!(
+        said.err().matches("ermission denied").count(),
+        3,
+        "{}",
+        said.err()
+    );
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    let exec = |argv: &[&str], cwd: &str| Request::Exec {
+        exec: 1,
+        argv: argv.iter().map(|s| (*s).to_owned()).collect(),
+        cwd: cwd.into(),
+        env: BTreeMap::new(),
+        timeout_ms: None,
+    };
+    for (argv, cwd, message) in [
+        (&["/no/such"][..], "/workspace", "program: No such file"),
+        (&["no-such"][..], "/workspace", "program: No such file"),
+        (
+            &["/etc/passwd"][..],
+            "/workspace",
+            "program: Permission denied",
+        ),
+        (&["true"][..], "/no/such", "working directory: No such file"),
+        (
+            &["true"][..],
+            "/etc/passwd",
+            "working directory: Not a directory",
+        ),
+    ] {
+        let error = client.call(exec(argv, cwd)).err().unwrap();
+        assert_eq!(error.code, CallErrorCode::SpawnFailed);
+        assert!(error.message.starts_with(message), "{}", error.message);
+    }
+    for argv in [&[][..], &[""][..], &["a\0b"][..]] {
+        assert_eq!(
+            client.refused(exec(argv, "/workspace"), b""),
+            CallErrorCode::Invalid
+        );
+    }
+    client.call(exec(&["true"], "/workspace")).unwrap();
+    assert_eq!(
+        client.until_end(1).exec_outcome(),
+        ExecOutcome::Exited { code: 0 }
+    );
+}
+
+#[test]
+fn a_timeout_asks_first_and_kills_then() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.shell(1, "sleep 100", Some(100));
+    assert_eq!(
+        client.until_end(1).exec_outcome(),
+        ExecOutcome::TimedOut { signal: 15 }
+    );
+    client.shell(
+        2,
+        "trap 'echo asked' TERM; while true; do read -t 1 < /dev/zero; done",
+        Some(100),
+    );
+    let said = client.until_end(2);
+    assert_eq!(said.exec_outcome(), ExecOutcome::TimedOut { signal: 9 });
+    assert_eq!(said.out(), "asked\n");
+    // A process that has stopped itself.
+    client.shell(3, "kill -STOP $$; echo no", Some(100));
+    assert_eq!(
+        client.until_end(3).exec_outcome(),
+        ExecOutcome::TimedOut { signal: 15 }
+    );
+}
+
+#[test]
+fn signals_reach_the_group_and_escalate() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.shell(
+        1,
+        "trap 'echo usr1; exit 7' USR1; echo ready; while :; do sleep 0.01; done",
+        None,
+    );
+    let (kind, body) = client.event();
+    assert!(matches!(kind, EventKind::Output { .. }));
+    assert_eq!(body, b"ready\n");
+    client
+        .call(Request::Signal {
+            exec: 1,
+            signal: 10,
+            escalate: false,
+        })
+        .unwrap();
+    let said = client.until_end(1);
+    assert_eq!(
+        (said.out().as_str(), said.exec_outcome()),
+        ("usr1\n", ExecOutcome::Exited { code: 7 })
+    );
+    client.shell(
+        2,
+        "trap '' TERM; echo ready; while :; do sleep 0.01; done",
+        None,
+    );
+    client.event();
+    client
+        .call(Request::Signal {
+            exec: 2,
+            signal: 15,
+            escalate: true,
+        })
+        .unwrap();
+    assert_eq!(
+        client.until_end(2).exec_outcome(),
+        ExecOutcome::Signaled { signal: 9 }
+    );
+    for signal in [0, -1, 65] {
+        let request = Request::Signal {
+            exec: 2,
+            signal,
+            escalate: false,
+        };
+        assert_eq!(client.refused(request, b""), CallErrorCode::Invalid);
+    }
+    let request = Request::Signal {
+        exec: 9,
+        signal: 9,
+        escalate: false,
+    };
+    assert_eq!(client.refused(request, b""), CallErrorCode::UnknownTarget);
+}
+
+#[test]
+fn a_daemon_neither_delays_the_end_nor_dies_of_it() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    let daemon = "(setsid bash -c 'while :; do echo noise; [ -e stop ] && exec touch stopped; \
+        sleep 0.01; done' &) ; echo main";
+    let started = Instant::now();
+    let said = client.shell_to_end(1, daemon);
+    assert!(said.out().contains("main\n"));
+    assert!(started.elapsed() < Duration::from_secs(5));
+    // It has outlived the reader of its pipe, and it can still write: it gets to its end.
+    client.shell(
+        2,
+        "touch stop; until [ -e stopped ]; do sleep 0.01; done",
+        Some(20_000),
+    );
+    assert_eq!(
+        client.until_end(2).exec_outcome(),
+        ExecOutcome::Exited { code: 0 }
+    );
+}
+
+#[test]
+fn orphans_are_reaped() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.shell_to_end(1, "for i in $(seq 50); do (setsid true &) ; done");
+    let said = client.shell_to_end(
+        2,
+        "for i in $(seq 500); do \
+        z=$(grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l); \
+        [ $z = 0 ] && exit 0; sleep 0.01; done; exit 1",
+    );
+    assert_eq!(said.exec_outcome(), ExecOutcome::Exited { code: 0 });
+}
+
+#[test]
+fn slow_acknowledgement_loses_nothing_and_holds_little() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.acknowledge = false;
+    let total = 20 * 1024 * 1024;
+    client.shell(1, "seq 1 99999999 | head -c 20971520; echo over >&2", None);
+    client.shell(2, "echo not held up", None);
+    let (mut first, mut second) = (Said::default(), Said::default());
+    let (mut last, mut held) = (0, 0);
+    while first.end.is_none() {
+        let (kind, body) = client.event();
+        let (target, seq) = position(&kind).unwrap();
+        if target == 2 {
+            second.add(kind, &body);
+            continue;
+        }
+        assert_eq!(seq, last + 1);
+        last = seq;
+        held += body.len();
+        assert!(
+            held <= WINDOW_BYTES_MAX + 64 * 1024,
+            "{held} bytes are unacknowledged"
+        );
+        first.add(kind, &body);
+        if held > WINDOW_BYTES_MAX / 2 {
+            client.send(Request::Ack { target: 1, seq }, b"", &[]);
+            held = 0;
+        }
+    }
+    assert_eq!(second.out(), "not held up\n");
+    assert_eq!(first.err(), "over\n");
+    assert_eq!(first.stdout.len(), total);
+    let lines = first.out();
+    for (number, line) in (1..).zip(lines.lines().take(2_000_000)) {
+        assert_eq!(line, number.to_string());
+    }
+}
+
+#[test]
+fn a_full_window_stops_the_program_and_nobody_else() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.acknowledge = false;
+    client.shell(
+        1,
+        "for i in $(seq 200); do head -c 65536 /dev/zero; echo $i > progress; done",
+        None,
+    );
+    let mut bytes = 0;
+    while bytes < WINDOW_BYTES_MAX - 128 * 1024 {
+        bytes += client.event().1.len();
+    }
+    client.ignored = Some(1);
+    for exec in 2..20 {
+        let said = client.shell_to_end(exec, "echo hello");
+        assert_eq!(said.out(), "hello\n");
+        client.send(
+            Request::Ack {
+                target: exec,
+                seq: u64::MAX,
+            },
+            b"",
+            &[],
+        );
+    }
+    // The window and two pipes' worth have gone through, not 200 pieces.
+    let progress: u64 = client
+        .shell_to_end(30, "cat progress")
+        .out()
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(progress < 24, "{progress}");
+}
+
+#[test]
+fn a_new_connection_takes_up_where_the_last_one_ended() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.acknowledge = false;
+    client.shell(
+        7,
+        "for i in $(seq 300); do echo line $i; sleep 0.002; done; exit 4",
+        None,
+    );
+    let mut said = Said::default();
+    let (mut handled, mut connections) = (0, 1);
+    while said.end.is_none() {
+        let (kind, body) = client.event();
+        let (target, seq) = position(&kind).unwrap();
+        assert_eq!((target, seq), (7, handled + 1));
+        handled = seq;
+        said.add(kind, &body);
+        if seq % 7 == 0 && said.end.is_none() {
+            client = sandbox.connect();
+            client.acknowledge = false;
+            connections += 1;
+            let (EventKind::Hello { targets, .. }, None) = client.hello() else {
+                panic!()
+            };
+            assert_eq!(targets.len(), 1);
+            assert!(targets[0].target == 7 && targets[0].seq >= handled);
+            client
+                .call(Request::Attach {
+                    target: 7,
+                    seq: handled,
+                })
+                .unwrap();
+        }
+    }
+    assert!(connections > 10, "{connections}");
+    let expected: String = (1..=300).map(|i| format!("line {i}\n")).collect();
+    assert_eq!(said.out(), expected);
+    assert_eq!(said.exec_outcome(), ExecOutcome::Exited { code: 4 });
+    // Ended but not acknowledged: still there for the next connection, then gone.
+    let mut client = sandbox.connect();
+    let (EventKind::Hello { targets, .. }, _) = client.hello() else {
+        panic!()
+    };
+    assert!(targets[0].done);
+    client
+        .call(Request::Attach { target: 7, seq: 0 })
+        .err()
+        .unwrap();
+    client
+        .call(Request::Attach {
+            target: 7,
+            seq: handled,
+        })
+        .unwrap();
+    let refused = client.refused(
+        Request::Attach {
+            target: 7,
+            seq: handled,
+        },
+        b"",
+    );
+    assert_eq!(refused, CallErrorCode::UnknownTarget);
+}
+
+#[test]
+fn output_waits_for_a_server_that_is_away() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.shell(
+        1,
+        "read -t 0.2 < <(sleep 1); head -c 3000000 /dev/zero | tr '\\0' x",
+        None,
+    );
+    drop(client);
+    let mut client = sandbox.connect();
+    client.hello();
+    client.call(Request::Attach { target: 1, seq: 0 }).unwrap();
+    assert_eq!(client.until_end(1).stdout.len(), 3_000_000);
+}
+
+#[test]
+fn characters_come_whole() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.shell(
+        1,
+        "for i in $(seq 30); do printf '\\xf0\\x9f'; sleep 0.01; printf '\\x98\\x80'; \
+        done; printf '\\xe2\\x82'",
+        None,
+    );
+    let mut all = Vec::new();
+    loop {
+        let (kind, body) = client.event();
+        if matches!(kind, EventKind::ExecDone { .. }) {
+            break;
+        }
+        if body != [0xe2, 0x82] {
+            assert!(std::str::from_utf8(&body).is_ok(), "{body:?}");
+        }
+        all.extend(body);
+    }
+    assert_eq!(all.len(), 30 * 4 + 2);
+}
+
+#[test]
+fn a_trivial_process_is_fast() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    let mut times: Vec<Duration> = (0..200)
+        .map(|exec| {
+            let started = Instant::now();
+            let request = Request::Exec {
+                exec,
+                argv: vec!["/bin/true".into()],
+                cwd: "/workspace".into(),
+                env: BTreeMap::new(),
+                timeout_ms: None,
+            };
+            client.call(request).unwrap();
+            client.until_end(exec);
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("true: p50 {:?}, p95 {:?}", times[100], times[190]);
+    assert!(
+        times[100] < Duration::from_millis(50),
+        "p50 is {:?}",
+        times[100]
+    );
+}
+
+#[test]
+fn numbers_and_limits_are_checked() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.shell(1, "sleep 1000", None);
+    assert_eq!(
+        client.refused(shell(1, "true", None), b""),
+        CallErrorCode::Invalid
+    );
+    let mut refused = None;
+    for exec in 2..400 {
+        if let Err(error) = client.call(shell(exec, "exec sleep 1000", None)) {
+            refused = Some((exec, error.code));
+            break;
+        }
+    }
+    let most = crownest_init::link::EXECS_MAX as u64;
+    assert_eq!(refused, Some((most + 1, CallErrorCode::TooMany)));
+}
