@@ -54,10 +54,14 @@ async fn read_body(request: Request) -> Result<Bytes, ApiError> {
 }
 
 fn parse_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
-    let raw = if raw.trim_ascii().is_empty() {
-        b"{}"
-    } else {
-        raw
+    let raw = match raw.trim_ascii() {
+        b"" => b"{}",
+        // A list would pass for an object, field by field.
+        raw @ [b'{', ..] => raw,
+        _ => {
+            let message = "invalid JSON body: an object is expected";
+            return Err(ApiError::new(ErrorCode::InvalidRequest, message));
+        }
     };
     let mut json = serde_json::Deserializer::from_slice(raw);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {

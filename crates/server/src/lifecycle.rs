@@ -61,7 +61,7 @@ impl App {
         let max = self.config.ttl_max_ms;
         let ttl_ms = request
             .ttl_ms
-            .unwrap_or(limits::SANDBOX_TTL_DEFAULT_MS.min(max));
+            .unwrap_or_else(|| limits::SANDBOX_TTL_DEFAULT_MS.min(max));
         check_ttl(ttl_ms, max)?;
         if let Some(map) = &request.metadata {
             metadata::check(map)?;
@@ -476,7 +476,7 @@ pub(crate) fn deed<'a>(
 
 /// Milliseconds that are charged for: from ready to the end, never past the expiry.
 pub(crate) fn lifetime_ms(row: &store::Sandbox, now: Timestamp) -> i64 {
-    let end = row.destroyed_at.unwrap_or(micros(now)).min(row.expires_at);
+    let end = row.destroyed_at.unwrap_or_else(|| micros(now)).min(row.expires_at);
     (end - row.ready_at.unwrap_or(end)).max(0) / 1_000
 }
 
