@@ -19,6 +19,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -362,6 +363,8 @@ impl Supervisor {
 /// This program again, with an environment that says no more than it must.
 fn program() -> anyhow::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
+    // What ps shows.
+    command.arg0("crownest");
     let keep = |name: &&str| std::env::var_os(name).is_some();
     command.env_clear();
     for name in ["PATH", "LANG", "RUST_BACKTRACE", "TZ"]
