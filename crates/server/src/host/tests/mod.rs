@@ -1,6 +1,7 @@
 //! The host against peers that speak init's frames, and a spawner that starts such peers.
 
 mod links;
+mod native;
 mod peer;
 mod pooling;
 
@@ -149,10 +150,11 @@ fn spec() -> SandboxSpec {
 }
 
 fn config(spawner: &Arc<PeerSpawner>) -> HostConfig {
-    HostConfig::new(
-        Arc::clone(spawner) as Arc<dyn Spawner>,
-        Arc::new(Policy::default()),
-    )
+    config_of(Arc::clone(spawner) as Arc<dyn Spawner>)
+}
+
+fn config_of(spawner: Arc<dyn Spawner>) -> HostConfig {
+    HostConfig::new(spawner, Arc::new(Policy::default()))
 }
 
 async fn host(spawner: &Arc<PeerSpawner>) -> Host {
