@@ -30,7 +30,7 @@ build: install-deps ## Release binary, and the templates that sandboxes start fr
 	@echo "== built $(RELEASE); next: make demo, or make serve"
 
 demo: build ## Show, against a server of its own, what it does.
-	@scripts/as-root.sh $(RELEASE) demo
+	@scripts/as-root.sh env CROWNEST_BIN="$(abspath $(RELEASE))" demo/run.sh
 
 serve: build ## Run a server on this machine.
 	@scripts/as-root.sh $(RELEASE) serve

@@ -45,7 +45,8 @@ awk '
   /^test result:/ { for (i = 1; i < NF; i++) {
       if ($(i + 1) ~ /^passed/) passed += $i
       if ($(i + 1) ~ /^failed/) failed += $i
-      if ($(i + 1) ~ /^ignored/) skipped += $i } }
+      if ($(i + 1) ~ /^ignored/) skipped += $i }
+    next }
   # The last line of pytest, as in "3 failed, 40 passed, 2 skipped in 1.23s".
   / in [0-9.]+s/ { for (i = 1; i < NF; i++) {
       if ($(i + 1) ~ /^passed/) passed += $i
