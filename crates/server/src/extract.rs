@@ -67,10 +67,10 @@ fn parse_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        let field = if path == "." {
-            missing_field(&inner.to_string())
-        } else {
-            Some(path)
+        let field = match path.as_str() {
+            // The object itself, or text that ended before there was a field.
+            "." | "?" => missing_field(&inner.to_string()),
+            _ => Some(path),
         };
         let message: String = inner
             .to_string()
