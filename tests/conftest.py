@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 from server import Server, missing  # noqa: E402
 
 
+def open_directory() -> Path:
+    """A new directory that the server's user may enter: pytest's own are closed to others."""
+    path = Path(tempfile.mkdtemp(prefix="crownest-test-"))
+    path.chmod(0o711)
+    return path
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     """One server for all tests that do not break it."""
     if reason := missing():
         print(f"SKIP: no server can run here: {reason}", file=sys.__stderr__, flush=True)
         pytest.skip(reason)
-    with Server(tmp_path_factory.mktemp("crownest") / "data", "--pool", "2") as running:
+    with Server(open_directory() / "data", "--pool", "2") as running:
         yield running

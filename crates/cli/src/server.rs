@@ -60,8 +60,16 @@ pub(crate) fn run() -> ExitCode {
     };
     match runtime.block_on(serve(start, listener)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error, 1),
+        Err(Failure::Start(error)) => failed(&error, EXIT_CONFIGURATION),
+        Err(Failure::Serve(error)) => failed(&error, 1),
     }
+}
+
+/// When it went wrong.
+enum Failure {
+    /// Before anything was served: the configuration, or what it names.
+    Start(anyhow::Error),
+    Serve(anyhow::Error),
 }
 
 /// From root to the server's user, for good. The process has one thread here.
@@ -83,11 +91,25 @@ fn become_server() -> anyhow::Result<(Start, TcpListener)> {
     Ok((start, TcpListener::from(listener)))
 }
 
-async fn serve(start: Start, listener: TcpListener) -> anyhow::Result<()> {
+async fn serve(start: Start, listener: TcpListener) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::Start(e.into()))?;
+    let (app, listener) = prepare(&start, listener).await.map_err(Failure::Start)?;
+    let shutdown = async move {
+        terminate.recv().await;
+    };
+    crownest_server::run(listener, app, shutdown)
+        .await
+        .map_err(|e| Failure::Serve(e.into()))
+}
+
+async fn prepare(
+    start: &Start,
+    listener: TcpListener,
+) -> anyhow::Result<(App, tokio::net::TcpListener)> {
     let options = &start.options;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let mut terminate = signal(SignalKind::terminate())?;
+
     let store = open_store(options).await?;
     let source = template_source(options.templates_dir.clone());
     let spawner = SpawnerClient::connect(Layout::new(start.instance))?;
@@ -101,10 +123,7 @@ async fn serve(start: Start, listener: TcpListener) -> anyhow::Result<()> {
         credentials::announce(&fresh, options, address)?;
     }
     let app = App::new(config, Arc::new(store), host);
-    let shutdown = async move {
-        terminate.recv().await;
-    };
-    Ok(crownest_server::run(tokio::net::TcpListener::from_std(listener)?, app, shutdown).await?)
+    Ok((app, tokio::net::TcpListener::from_std(listener)?))
 }
 
 async fn open_store(options: &ServeOptions) -> anyhow::Result<Store> {

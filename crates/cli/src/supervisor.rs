@@ -33,6 +33,8 @@ const SUPERVISOR_PID: &str = "CROWNEST_SUPERVISOR_PID";
 const STOP_MS_MAX: u64 = 30_000;
 /// A child that lived shorter than this is restarted with a growing pause.
 const STEADY_MS: u64 = 5_000;
+/// A server that lived longer has served: opening the database takes less.
+const SERVED_MS: u64 = 60_000;
 const RESTART_PAUSE_MS: u64 = 50;
 const RESTART_PAUSE_MS_MAX: u64 = 5_000;
 
@@ -99,6 +101,7 @@ impl Prepared {
         options.certificates()?;
         let lock = open_data_dir(&options.data_dir, user)?;
         options.data_dir = options.data_dir.canonicalize().context("--data-dir")?;
+        check_reachable(&options.data_dir, user)?;
         let root = Path::new(cgroup::CGROUP_ROOT);
         let live = |n| !cgroup::existing(root, &Layout::new(n).cgroup()).is_empty();
         let claim = claim_instance(&options.data_dir, live)?;
@@ -131,6 +134,30 @@ fn open_data_dir(path: &Path, user: User) -> anyhow::Result<File> {
     }
 }
 
+/// The server's user must be able to enter every directory above the data directory.
+fn check_reachable(data_dir: &Path, user: User) -> anyhow::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    for directory in data_dir.ancestors() {
+        let metadata = fs::metadata(directory).with_context(|| directory.display().to_string())?;
+        let mode = metadata.mode();
+        let may_enter = if metadata.uid() == user.uid {
+            mode & 0o100 != 0
+        } else if metadata.gid() == user.gid {
+            mode & 0o010 != 0
+        } else {
+            mode & 0o001 != 0
+        };
+        if !may_enter {
+            bail!(
+                "the server's user (uid {}) may not enter {}; chmod o+x it, or choose another --data-dir",
+                user.uid,
+                directory.display()
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Every sandbox takes a few descriptors of the server.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -153,6 +180,7 @@ struct Supervisor {
     spawner: Option<Child>,
     server: Option<Child>,
     pause: Duration,
+    served: bool,
 }
 
 /// What ended.
@@ -169,6 +197,7 @@ impl Supervisor {
             spawner: None,
             server: None,
             pause: Duration::ZERO,
+            served: false,
         }
     }
 
@@ -220,11 +249,18 @@ impl Supervisor {
                 self.kill_spawner();
                 return Ok(Some(ExitCode::SUCCESS));
             }
-            Ended::Server { status } if status == Some(i32::from(EXIT_CONFIGURATION)) => {
+            // It has said why. Once a server has served, the same failure may pass (a database
+            // that is away for a while).
+            Ended::Server { status }
+                if status == Some(i32::from(EXIT_CONFIGURATION)) && !self.has_served() =>
+            {
                 self.kill_spawner();
                 return Ok(Some(ExitCode::from(EXIT_CONFIGURATION)));
             }
-            Ended::Server { .. } => self.server.take(),
+            Ended::Server { .. } => {
+                self.has_served();
+                self.server.take()
+            }
         };
         let lived = child.map_or(Duration::ZERO, |c| c.started.elapsed());
         self.pause = if lived >= Duration::from_millis(STEADY_MS) {
@@ -246,6 +282,16 @@ impl Supervisor {
             Ended::Server { .. } => self.start_server()?,
         }
         Ok(None)
+    }
+
+    /// Whether a server has ever lived long enough to have served.
+    fn has_served(&mut self) -> bool {
+        let lived = self
+            .server
+            .as_ref()
+            .map_or(Duration::ZERO, |c| c.started.elapsed());
+        self.served |= lived >= Duration::from_millis(SERVED_MS);
+        self.served
     }
 
     /// Lets the server finish, then ends the spawner.
