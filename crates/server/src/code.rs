@@ -312,18 +312,25 @@ impl App {
         spec: RunSpec,
     ) -> ApiResult<(Run, bool)> {
         match live.host.run(spec.clone()).await {
-            Err(HostError::ContextDead { .. }) => {}
+            // Unknown to the host, known here: it died long ago, or before a restart.
+            Err(HostError::ContextDead { .. } | HostError::ContextUnknown) => {}
             other => return Ok((other?, false)),
         }
-        let renewed = {
-            let _renewing = context.renewal.lock().await;
-            let lost = !live.host.has_context(&context.id);
-            if lost {
-                live.host.open_context(context.spec()).await?;
-            }
-            lost
-        };
+        let renewed = self.renew_context(live, context).await?;
         Ok((live.host.run(spec).await?, renewed))
+    }
+
+    /// Gives a context a fresh interpreter, unless another run has done so meanwhile.
+    async fn renew_context(&self, live: &LiveSandbox, context: &Context) -> ApiResult<bool> {
+        let _renewing = context.renewal.lock().await;
+        // Deleted meanwhile: it must not come back.
+        live.context(&context.id)?;
+        if live.host.has_context(&context.id) {
+            return Ok(false);
+        }
+        close_interpreter(live, &context.id).await?;
+        live.host.open_context(context.spec()).await?;
+        Ok(true)
     }
 
     /// Removes a context and its interpreter.
@@ -333,11 +340,10 @@ impl App {
         id: &str,
     ) -> ApiResult<CodeContext> {
         let context = live.context(id)?;
-        match live.host.close_context(id).await {
-            Ok(()) | Err(HostError::ContextUnknown | HostError::ContextDead { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        // First out of sight, so that no run gives it a fresh interpreter.
         live.contexts.by_id().remove(id);
+        let _renewing = context.renewal.lock().await;
+        close_interpreter(live, id).await?;
         match self.store.delete_context(&live.org_id, id).await {
             Ok(_) | Err(store::StoreError::NotFound { .. }) => Ok(context.wire(&live.id)),
             Err(error) => Err(error.into()),
@@ -364,6 +370,14 @@ impl App {
             let Some(next) = rows.next else { return Ok(()) };
             page.after = Some(next);
         }
+    }
+}
+
+/// Ends the interpreter of a context, if there is one.
+async fn close_interpreter(live: &LiveSandbox, id: &str) -> ApiResult<()> {
+    match live.host.close_context(id).await {
+        Ok(()) | Err(HostError::ContextUnknown | HostError::ContextDead { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
