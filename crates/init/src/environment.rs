@@ -29,6 +29,22 @@ const STARTED: [(&str, &str); 3] = [
     ("SHELL", "/bin/bash"),
 ];
 
+/// Where TLS libraries look for the certificates of the sandbox: each has a variable of its own
+/// and most ignore those of the others.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+const CERTIFICATE_VARIABLES: [&str; 6] = [
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+];
+/// Both spellings are in use; curl reads only the lower-case one for plain HTTP.
+const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "http_proxy", "https_proxy"];
+const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
+const NO_PROXY: &str = "localhost,127.0.0.1,::1";
+
 pub(crate) type Environment = BTreeMap<String, String>;
 
 /// Refuses what no process could be given.
@@ -47,6 +63,19 @@ pub(crate) fn check(env: &Environment) -> Result<(), CallError> {
         return refuse(CallErrorCode::Invalid, "environment: too large");
     }
     Ok(())
+}
+
+/// What every process of a sandbox is told about the network; `proxy` is where it listens.
+pub(crate) fn of_network(proxy: Option<u16>) -> Environment {
+    let Some(port) = proxy else {
+        return Environment::new();
+    };
+    let url = format!("http://127.0.0.1:{port}");
+    let proxies = PROXY_VARIABLES.iter().map(|name| (*name, url.as_str()));
+    let exceptions = NO_PROXY_VARIABLES.iter().map(|name| (*name, NO_PROXY));
+    let certificates = CERTIFICATE_VARIABLES.iter().map(|name| (*name, CERTIFICATES));
+    let pairs: Vec<_> = proxies.chain(exceptions).chain(certificates).collect();
+    from_pairs(&pairs)
 }
 
 /// The environment for a driver that runs already: who it is, the sandbox's, then its own.

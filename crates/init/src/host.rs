@@ -9,7 +9,7 @@ use crate::calls::{Answer, Handled, ReplyTo};
 use crate::connection::{Connection, ConnectionError};
 use crate::dial::Dial;
 use crate::driver::Driver;
-use crate::environment::Environment;
+use crate::environment::{Environment, of_network};
 use crate::execs::Exec;
 use crate::log::log;
 use crate::poller::{Poller, Ready, Source, Token};
@@ -86,12 +86,18 @@ pub(crate) enum End {
 }
 
 impl Host {
+    /// Where programs find the egress proxy, if this sandbox has one.
+    pub(crate) fn egress_port(&self) -> Option<u16> {
+        self.egress.as_ref().map(|_| EGRESS_PORT)
+    }
+
     pub(crate) fn new(parts: Parts) -> Result<Self, Errno> {
         let source = |fd, token| {
             let mut source = Source::new(&parts.poller, fd, token);
             source.want(EventFlags::IN)?;
             Ok::<_, Errno>(source)
         };
+        let proxy = parts.egress.as_ref().map(|_| EGRESS_PORT);
         Ok(Self {
             listener: source(parts.listener, Token::Listener)?,
             signals: source(parts.signals, Token::Signals)?,
@@ -109,7 +115,7 @@ impl Host {
             execs: BTreeMap::new(),
             dials: BTreeMap::new(),
             sinks: Sinks::default(),
-            environment: Environment::new(),
+            environment: of_network(proxy),
             last_key: 0,
             reap_again: false,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),

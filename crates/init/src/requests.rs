@@ -25,7 +25,8 @@ impl Host {
                 Err(error) => refuse(CallErrorCode::Internal, format!("set the timer: {error}")),
             },
             Request::Environment { env } => environment::check(&env).and_then(|()| {
-                self.environment = env;
+                self.environment = environment::of_network(self.egress_port());
+                self.environment.extend(env);
                 done()
             }),
             Request::ContextAdopt { language } => self.context_adopt(to, language, fds),

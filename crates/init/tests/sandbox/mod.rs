@@ -6,10 +6,15 @@
 #![allow(dead_code, reason = "every test file uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a panic here is the report of a test")]
 
+pub(crate) mod driver;
+pub(crate) mod file;
+mod said;
+
+pub(crate) use said::Said;
+
 use crownest_init::frame::{Decoder, FRAME_FDS_MAX, encode};
 use crownest_init::link::{
-    Call, CallError, CallErrorCode, Event, EventKind, Reply, ReplyResult, Request, RunOutcome,
-    Stream, Within,
+    Call, CallError, CallErrorCode, Event, EventKind, Reply, ReplyResult, Request, Within,
 };
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -179,7 +184,7 @@ pub(crate) struct Client {
     fds: VecDeque<OwnedFd>,
     last_id: u64,
     /// Events that came while an answer was awaited.
-    stash: VecDeque<(EventKind, Vec<u8>)>,
+    stash: VecDeque<(EventKind, Vec<u8>, Vec<OwnedFd>)>,
     /// Acknowledge what [`Client::event`] returns.
     pub(crate) acknowledge: bool,
     /// A target whose events [`Client::until_end`] of others drops.
@@ -191,39 +196,6 @@ pub(crate) struct Answered {
     pub(crate) reply: Reply,
     pub(crate) body: Vec<u8>,
     pub(crate) fds: Vec<OwnedFd>,
-}
-
-/// Everything that a run or a process said.
-#[derive(Debug, Default)]
-pub(crate) struct Said {
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: Vec<u8>,
-    pub(crate) kernel: Vec<serde_json::Value>,
-    pub(crate) end: Option<EventKind>,
-}
-
-impl Said {
-    pub(crate) fn out(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).into_owned()
-    }
-
-    pub(crate) fn err(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).into_owned()
-    }
-
-    pub(crate) fn outcome(&self) -> RunOutcome {
-        match &self.end {
-            Some(EventKind::RunDone { outcome, .. }) => outcome.clone(),
-            other => panic!("not the end of a run: {other:?}"),
-        }
-    }
-
-    pub(crate) fn exec_outcome(&self) -> crownest_init::link::ExecOutcome {
-        match &self.end {
-            Some(EventKind::ExecDone { outcome, .. }) => outcome.clone(),
-            other => panic!("not the end of a process: {other:?}"),
-        }
-    }
 }
 
 impl Client {
@@ -272,17 +244,29 @@ impl Client {
 
     /// Waits for the answer to a request.
     pub(crate) fn answer(&mut self, id: u64) -> Result<Answered, CallError> {
-        loop {
-            let (event, body, fds) = self.frame().expect("an answer");
-            match event.kind {
-                EventKind::Reply { id: of, result } if of == id => {
-                    return match result {
-                        ReplyResult::Ok(reply) => Ok(Answered { reply, body, fds }),
-                        ReplyResult::Error(error) => Err(error),
-                    };
+        let is_it = |kind: &EventKind| matches!(kind, EventKind::Reply { id: of, .. } if *of == id);
+        let stashed = self.stash.iter().position(|(kind, ..)| is_it(kind));
+        let (kind, body, fds) = stashed
+            .and_then(|index| self.stash.remove(index))
+            .unwrap_or_else(|| {
+                loop {
+                    let (event, body, fds) = self.frame().expect("an answer");
+                    if is_it(&event.kind) {
+                        return (event.kind, body, fds);
+                    }
+                    self.stash.push_back((event.kind, body, fds));
                 }
-                kind => self.stash.push_back((kind, body)),
-            }
+            });
+        match kind {
+            EventKind::Reply {
+                result: ReplyResult::Ok(reply),
+                ..
+            } => Ok(Answered { reply, body, fds }),
+            EventKind::Reply {
+                result: ReplyResult::Error(error),
+                ..
+            } => Err(error),
+            other => panic!("not an answer: {other:?}"),
         }
     }
 
@@ -300,6 +284,7 @@ impl Client {
     }
 
     /// The code of a refusal.
+    #[allow(clippy::needless_pass_by_value, reason = "reads like the other calls")]
     pub(crate) fn refused(&mut self, request: Request, body: &[u8]) -> CallErrorCode {
         match self.call_with(request.clone(), body) {
             Ok(answered) => panic!("{request:?} was not refused: {:?}", answered.reply),
@@ -309,9 +294,9 @@ impl Client {
 
     /// The next event that is not an answer.
     pub(crate) fn event(&mut self) -> (EventKind, Vec<u8>) {
-        let (kind, body) = self.stash.pop_front().unwrap_or_else(|| {
-            let (event, body, _) = self.frame().expect("an event");
-            (event.kind, body)
+        let (kind, body, _) = self.stash.pop_front().unwrap_or_else(|| {
+            let (event, body, fds) = self.frame().expect("an event");
+            (event.kind, body, fds)
         });
         if let (true, Some((target, seq))) = (self.acknowledge, position(&kind)) {
             self.send(Request::Ack { target, seq }, b"", &[]);
@@ -410,23 +395,6 @@ impl Client {
                 return None;
             }
             self.decoder.push(&buffer[..count]);
-        }
-    }
-}
-
-impl Said {
-    pub(crate) fn add(&mut self, kind: EventKind, body: &[u8]) {
-        match kind {
-            EventKind::Output {
-                stream: Stream::Stdout,
-                ..
-            } => self.stdout.extend(body),
-            EventKind::Output {
-                stream: Stream::Stderr,
-                ..
-            } => self.stderr.extend(body),
-            EventKind::Kernel { .. } => self.kernel.push(serde_json::from_slice(body).unwrap()),
-            end => self.end = Some(end),
         }
     }
 }
