@@ -1,24 +1,21 @@
-//! Contexts: which driver serves which, from adoption or start to death.
+//! Contexts: which driver serves which, what its driver says, and its death.
+//!
+//! How a driver comes is in `arrivals.rs`, what a run is in `runs.rs`.
 
-use crate::calls::{Answer, Handled, ReplyTo, done, refuse};
-use crate::driver::{Background, Control, Dead, Driver, Role, Waiting};
+use crate::calls::{Answer, Handled, done, refuse};
+use crate::driver::{Dead, Driver, Role};
 use crate::environment::{self, Environment};
 use crate::host::Host;
 use crate::log::log;
-use crate::output::{OutputPipe, set_nonblocking};
-use crate::poller::{Source, Token};
 use crate::processes;
 use crate::runs::{self, Meaning};
 use crate::sys::pidfd;
-use crate::sys::spawn::{self, Exit, Program};
+use crate::sys::spawn::Exit;
 use crownest_init::kernel::KernelOp;
-use crownest_init::link::{CONTEXTS_MAX, CallErrorCode, DRIVER_READY_MS_MAX, EventKind, Stream};
+use crownest_init::link::{CONTEXTS_MAX, CallError, CallErrorCode, DRIVER_READY_MS_MAX, EventKind};
 use rustix::event::epoll::EventFlags;
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Names of dead contexts that are remembered, to say "dead" instead of "unknown".
@@ -26,13 +23,6 @@ const DEAD_CONTEXTS_MAX: usize = CONTEXTS_MAX;
 /// A driver that closed its control socket is useless. If that was its exit, its death comes
 /// within this time and with its real cause.
 const HANG_UP_GRACE_MS: u64 = 200;
-
-/// The ends of a driver's channels that are ours.
-struct Channels {
-    control: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-}
 
 /// The driver of a context, dead or alive.
 pub(crate) fn find_context(drivers: &BTreeMap<u64, Driver>, context: &str) -> Option<u64> {
@@ -43,51 +33,6 @@ pub(crate) fn find_context(drivers: &BTreeMap<u64, Driver>, context: &str) -> Op
 }
 
 impl Host {
-    /// `ContextAdopt`: four descriptors of a driver that a zygote forked into this sandbox.
-    pub(crate) fn context_adopt(
-        &mut self,
-        to: ReplyTo,
-        language: String,
-        fds: Vec<OwnedFd>,
-    ) -> Handled {
-        environment::check_name("language", &language)?;
-        self.check_driver_room()?;
-        let Ok([control, stdout, stderr, pidfd]) = <[OwnedFd; 4]>::try_from(fds) else {
-            return refuse(CallErrorCode::Invalid, "a driver has four descriptors");
-        };
-        // Own pid namespace only: the number is used for groups and sessions.
-        let Some(pid) = pid_behind(&pidfd) else {
-            return refuse(
-                CallErrorCode::Invalid,
-                "the pidfd is not of a process in this sandbox",
-            );
-        };
-        let key = self.new_key();
-        let channels = Channels {
-            control,
-            stdout,
-            stderr,
-        };
-        let waiting = waiting(to, None);
-        let made = self.make_driver(key, pid, language, Role::Spare, channels, waiting);
-        let adopted = made.and_then(|mut driver| {
-            let mut source = Source::new(&self.poller, pidfd, Token::DriverPidfd(key));
-            source.want(EventFlags::IN)?;
-            driver.pidfd = Some(source);
-            Ok(driver)
-        });
-        match adopted {
-            Ok(driver) => {
-                self.drivers.insert(key, driver);
-                Ok(None)
-            }
-            Err(error) => refuse(
-                CallErrorCode::SpawnFailed,
-                format!("adopt the driver: {error}"),
-            ),
-        }
-    }
-
     /// `ContextOpen`: a spare becomes the driver of a context.
     pub(crate) fn context_open(
         &mut self,
@@ -109,130 +54,6 @@ impl Host {
         done()
     }
 
-    /// `ContextSpawn`: a driver as a new process.
-    pub(crate) fn context_spawn(
-        &mut self,
-        to: ReplyTo,
-        context: &str,
-        language: String,
-        argv: &[String],
-        cwd: String,
-        env: &Environment,
-    ) -> Handled {
-        self.check_new_context(context)?;
-        environment::check_name("language", &language)?;
-        self.check_driver_room()?;
-        environment::check(env)?;
-        let env = environment::for_started(&self.environment, env);
-        let mut process_env = env.clone();
-        process_env.insert("CROWNEST_KERNEL_FD".to_owned(), "3".to_owned());
-        let arguments = environment::arguments(argv)?;
-        let directory = environment::directory(&cwd)?;
-        let paths = environment::candidates(&argv[0], &env)?;
-        let strings = environment::strings(&process_env)?;
-        let key = self.new_key();
-        let started = (|| {
-            let (control, theirs) = socketpair(
-                AddressFamily::UNIX,
-                SocketType::STREAM,
-                SocketFlags::CLOEXEC,
-                None,
-            )?;
-            let (stdout, stdout_write) = pipe_with(PipeFlags::CLOEXEC)?;
-            let (stderr, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
-            let program = Program {
-                paths: &paths,
-                argv: &arguments,
-                env: &strings,
-                cwd: &directory,
-                stdin: self.null.as_fd(),
-                stdout: stdout_write.as_fd(),
-                stderr: stderr_write.as_fd(),
-                control: Some(theirs.as_fd()),
-                files_limit: self.files_limit,
-            };
-            let child = spawn::start(&program)?;
-            Ok::<_, Errno>((
-                child,
-                Channels {
-                    control,
-                    stdout,
-                    stderr,
-                },
-            ))
-        })();
-        let (child, channels) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                return refuse(
-                    CallErrorCode::SpawnFailed,
-                    format!("start the driver: {error}"),
-                );
-            }
-        };
-        let waiting = waiting(to, Some(KernelOp::Start { cwd, env }));
-        let role = Role::Context(context.to_owned());
-        let made = self.make_driver(key, child.pid, language, role, channels, waiting);
-        let watched = made.and_then(|mut driver| {
-            let mut status = Source::new(&self.poller, child.status, Token::DriverStatus(key));
-            status.want(EventFlags::IN)?;
-            driver.status = Some(status);
-            Ok(driver)
-        });
-        match watched {
-            Ok(driver) => {
-                self.dead_contexts.retain(|dead| dead != context);
-                self.drivers.insert(key, driver);
-                Ok(None)
-            }
-            Err(error) => {
-                processes::kill_session(child.pid);
-                let _ = crate::sys::signals::send(child.pid, false, 9);
-                refuse(
-                    CallErrorCode::SpawnFailed,
-                    format!("watch the driver: {error}"),
-                )
-            }
-        }
-    }
-
-    fn make_driver(
-        &self,
-        key: u64,
-        pid: i32,
-        language: String,
-        role: Role,
-        channels: Channels,
-        waiting: Waiting,
-    ) -> Result<Driver, Errno> {
-        set_nonblocking(&channels.control)?;
-        let pipe = |fd, token, stream| OutputPipe::new(&self.poller, fd, token, stream);
-        Ok(Driver {
-            language,
-            role,
-            pid,
-            pidfd: None,
-            status: None,
-            control: Control::new(Source::new(
-                &self.poller,
-                channels.control,
-                Token::DriverControl(key),
-            )),
-            pipes: [
-                pipe(channels.stdout, Token::DriverStdout(key), Stream::Stdout)?,
-                pipe(channels.stderr, Token::DriverStderr(key), Stream::Stderr)?,
-            ],
-            background: [Background::default(), Background::default()],
-            background_dropped: 0,
-            waiting: Some(waiting),
-            run: None,
-            reason: None,
-            hung_up_until: None,
-            dead: None,
-            frames_dropped: 0,
-        })
-    }
-
     /// `ContextClose`: the name is free at once; a run that is active ends as `died`.
     pub(crate) fn context_close(&mut self, context: &str) -> Handled {
         self.dead_contexts.retain(|dead| dead != context);
@@ -250,27 +71,6 @@ impl Host {
             self.answer(waiting.reply, closed);
         }
         done()
-    }
-
-    /// A child's exec has succeeded or failed.
-    pub(crate) fn driver_status(&mut self, key: u64) {
-        let Some(driver) = self.drivers.get_mut(&key) else {
-            return;
-        };
-        let Some(status) = driver.status.take() else {
-            return;
-        };
-        let mut bytes = [0; spawn::FAILURE_BYTES];
-        let count = rustix::io::read(&status, &mut bytes).unwrap_or(0);
-        let Some((step, error)) = spawn::failure(&bytes[..count]) else {
-            return;
-        };
-        let reply = driver.waiting.take().map(|waiting| waiting.reply);
-        self.drivers.remove(&key);
-        if let Some(reply) = reply {
-            let message = crate::execs::spawn_message(step, error);
-            self.answer(reply, refuse(CallErrorCode::SpawnFailed, message));
-        }
     }
 
     /// The control socket can be read or written.
@@ -436,7 +236,7 @@ impl Host {
         }
     }
 
-    fn check_new_context(&self, context: &str) -> Result<(), crownest_init::link::CallError> {
+    pub(crate) fn check_new_context(&self, context: &str) -> Result<(), CallError> {
         environment::check_name("context", context)?;
         if find_context(&self.drivers, context).is_some() {
             return refuse(
@@ -447,7 +247,7 @@ impl Host {
         Ok(())
     }
 
-    fn check_driver_room(&self) -> Result<(), crownest_init::link::CallError> {
+    pub(crate) fn check_driver_room(&self) -> Result<(), CallError> {
         if self.drivers.len() >= CONTEXTS_MAX {
             return refuse(CallErrorCode::TooMany, "too many contexts");
         }
@@ -463,32 +263,10 @@ impl Host {
     }
 }
 
-fn waiting(reply: ReplyTo, start: Option<KernelOp>) -> Waiting {
-    let until = Instant::now() + Duration::from_millis(DRIVER_READY_MS_MAX);
-    Waiting {
-        reply,
-        until,
-        start,
-    }
-}
-
 fn describe(driver: &Driver) -> String {
     match driver.dead.and_then(|dead| dead.exit) {
         Some(Exit::Code(code)) => format!("exit code {code}"),
         Some(Exit::Signal(signal)) => format!("signal {signal}"),
         None => "cause unknown".to_owned(),
     }
-}
-
-/// The number, in this pid namespace, of the process behind a pidfd. None for a process of
-/// another namespace, a dead one, init itself, and for what is not a pidfd.
-fn pid_behind(pidfd: &OwnedFd) -> Option<i32> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    let pid = info
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:"))?
-        .trim()
-        .parse()
-        .ok()?;
-    (pid > 1).then_some(pid)
 }

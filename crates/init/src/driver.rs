@@ -103,7 +103,11 @@ impl Driver {
     }
 
     /// Interrupts the driver itself; wakes it when it has stopped itself.
-    pub(crate) fn interrupt(&self) {
+    pub(crate) fn interrupt(&mut self) {
+        if let Some(run) = self.active_run() {
+            // A driver that does not read its socket gets the signal all the same.
+            let _ = self.control.send(&KernelOp::Interrupt { run });
+        }
         self.send(Signal::INT, SIGINT);
         if processes::read(self.pid).is_some_and(|process| matches!(process.state, b'T' | b't')) {
             self.send(Signal::CONT, SIGCONT);

@@ -73,7 +73,9 @@ pub(crate) fn of_network(proxy: Option<u16>) -> Environment {
     let url = format!("http://127.0.0.1:{port}");
     let proxies = PROXY_VARIABLES.iter().map(|name| (*name, url.as_str()));
     let exceptions = NO_PROXY_VARIABLES.iter().map(|name| (*name, NO_PROXY));
-    let certificates = CERTIFICATE_VARIABLES.iter().map(|name| (*name, CERTIFICATES));
+    let certificates = CERTIFICATE_VARIABLES
+        .iter()
+        .map(|name| (*name, CERTIFICATES));
     let pairs: Vec<_> = proxies.chain(exceptions).chain(certificates).collect();
     from_pairs(&pairs)
 }
@@ -100,15 +102,33 @@ fn from_pairs(pairs: &[(&str, &str)]) -> Environment {
         .collect()
 }
 
-/// `NAME=value` strings for exec.
-pub(crate) fn strings(env: &Environment) -> Result<Vec<CString>, CallError> {
-    env.iter()
-        .map(|(name, value)| c_string(&format!("{name}={value}")))
-        .collect()
+/// A program with everything that exec takes, checked.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) paths: Vec<CString>,
+    pub(crate) argv: Vec<CString>,
+    pub(crate) env: Vec<CString>,
+    pub(crate) cwd: CString,
+}
+
+impl Prepared {
+    pub(crate) fn new(argv: &[String], cwd: &str, env: &Environment) -> Result<Self, CallError> {
+        let argv_strings = arguments(argv)?;
+        let env_strings: Result<_, _> = env
+            .iter()
+            .map(|(name, value)| c_string(&format!("{name}={value}")))
+            .collect();
+        Ok(Self {
+            paths: candidates(&argv[0], env)?,
+            argv: argv_strings,
+            env: env_strings?,
+            cwd: directory(cwd)?,
+        })
+    }
 }
 
 /// Argument strings for exec.
-pub(crate) fn arguments(argv: &[String]) -> Result<Vec<CString>, CallError> {
+fn arguments(argv: &[String]) -> Result<Vec<CString>, CallError> {
     let total: usize = argv.iter().map(|argument| argument.len() + 1).sum();
     if argv.first().is_none_or(String::is_empty) || total > ARGUMENTS_BYTES_MAX {
         return refuse(CallErrorCode::Invalid, "argv: empty or too large");
@@ -117,7 +137,7 @@ pub(crate) fn arguments(argv: &[String]) -> Result<Vec<CString>, CallError> {
 }
 
 /// Where a program is looked for: as given when it names a directory, else along PATH.
-pub(crate) fn candidates(program: &str, env: &Environment) -> Result<Vec<CString>, CallError> {
+fn candidates(program: &str, env: &Environment) -> Result<Vec<CString>, CallError> {
     if program.contains('/') {
         return Ok(vec![c_string(program)?]);
     }

@@ -5,14 +5,14 @@
 //! is read and thrown away by [`crate::sinks`], so that it is never killed by a closed pipe.
 
 use crate::calls::{Answer, Handled, ReplyTo, done, refuse};
-use crate::environment::{self, Environment};
+use crate::environment::{self, Environment, Prepared};
 use crate::host::Host;
 use crate::output::{OutputPipe, Piece};
 use crate::poller::{Source, Token};
 use crate::processes;
 use crate::runs::push_output;
 use crate::sys::signals;
-use crate::sys::spawn::{self, Exit, Program, Step};
+use crate::sys::spawn::{self, Exit, Step};
 use crate::targets::Targets;
 use crownest_init::link::{
     CallErrorCode, EXECS_MAX, EventKind, ExecOutcome, KILL_GRACE_MS, OUTPUT_CHUNK_BYTES_MAX, Reply,
@@ -120,71 +120,55 @@ impl Host {
         }
         environment::check(&request.env)?;
         let env = environment::for_started(&self.environment, &request.env);
-        let argv = environment::arguments(&request.argv)?;
-        let cwd = environment::directory(&request.cwd)?;
-        let paths = environment::candidates(&request.argv[0], &env)?;
-        let strings = environment::strings(&env)?;
-        let key = self.new_key();
-        let started = (|| {
-            let (stdout, stdout_write) = pipe_with(PipeFlags::CLOEXEC)?;
-            let (stderr, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
-            let pipe = |fd, token, stream| OutputPipe::new(&self.poller, fd, token, stream);
-            let pipes = [
-                pipe(stdout, Token::ExecStdout(key), Stream::Stdout)?,
-                pipe(stderr, Token::ExecStderr(key), Stream::Stderr)?,
-            ];
-            let started = Instant::now();
-            let child = spawn::start(&Program {
-                paths: &paths,
-                argv: &argv,
-                env: &strings,
-                cwd: &cwd,
-                stdin: self.null.as_fd(),
-                stdout: stdout_write.as_fd(),
-                stderr: stderr_write.as_fd(),
-                control: None,
-                files_limit: self.files_limit,
-            })?;
-            let timeout = request
-                .timeout_ms
-                .map(|ms| Duration::from_millis(ms.min(TIMEOUT_MS_MAX)));
-            Ok::<_, Errno>(Exec {
-                exec: request.exec,
-                pid: child.pid,
-                reply: to,
-                status: Some(Source::new(
-                    &self.poller,
-                    child.status,
-                    Token::ExecStatus(key),
-                )),
-                pipes,
-                started,
-                timeout_at: timeout.map(|timeout| started + timeout),
-                kill_at: None,
-                timed_out: false,
-                last_signal: SIGTERM,
-                exit: None,
-                left: [0; 2],
-            })
-        })();
-        let watched = started.and_then(|mut exec| {
-            let watch = exec
-                .status
-                .as_mut()
-                .map_or(Ok(()), |status| status.want(EventFlags::IN));
-            if let Err(error) = watch {
-                exec.signal(SIGKILL);
-                return Err(error);
-            }
-            Ok(exec)
-        });
-        match watched {
-            Ok(exec) => {
-                self.execs.insert(key, exec);
-                Ok(None)
-            }
+        let program = Prepared::new(&request.argv, &request.cwd, &env)?;
+        match self.start_exec(to, request, &program) {
+            Ok(()) => Ok(None),
             Err(error) => refuse(CallErrorCode::SpawnFailed, format!("start: {error}")),
         }
+    }
+
+    fn start_exec(
+        &mut self,
+        reply: ReplyTo,
+        request: &ExecRequest,
+        program: &Prepared,
+    ) -> Result<(), Errno> {
+        let key = self.new_key();
+        let (stdout, stdout_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let pipe = |fd, token, stream| OutputPipe::new(&self.poller, fd, token, stream);
+        let pipes = [
+            pipe(stdout, Token::ExecStdout(key), Stream::Stdout)?,
+            pipe(stderr, Token::ExecStderr(key), Stream::Stderr)?,
+        ];
+        let started = Instant::now();
+        let timeout = request
+            .timeout_ms
+            .map(|ms| Duration::from_millis(ms.min(TIMEOUT_MS_MAX)));
+        let child =
+            self.start_program(program, [stdout_write.as_fd(), stderr_write.as_fd()], None)?;
+        let mut exec = Exec {
+            exec: request.exec,
+            pid: child.pid,
+            reply,
+            status: None,
+            pipes,
+            started,
+            timeout_at: timeout.map(|timeout| started + timeout),
+            kill_at: None,
+            timed_out: false,
+            last_signal: SIGTERM,
+            exit: None,
+            left: [0; 2],
+        };
+        let mut status = Source::new(&self.poller, child.status, Token::ExecStatus(key));
+        if let Err(error) = status.want(EventFlags::IN) {
+            exec.signal(SIGKILL);
+            return Err(error);
+        }
+        exec.status = Some(status);
+        self.execs.insert(key, exec);
+        Ok(())
     }
 
     /// The program runs, or could not be started.

@@ -26,6 +26,9 @@ pub enum KernelOp {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cwd: Option<String>,
     },
+    /// Announces the SIGINT that follows, so that a driver which has not read `Execute` yet does
+    /// not take the signal for a late one.
+    Interrupt { run: u64 },
 }
 
 /// The part of a driver's event that init itself reads; the rest goes to the server untouched.

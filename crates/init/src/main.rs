@@ -19,6 +19,7 @@
 //! `RUSTFLAGS='-C target-feature=+crt-static' cargo build -p crownest-init --profile init
 //! --target x86_64-unknown-linux-gnu`
 
+mod arrivals;
 mod calls;
 mod connection;
 mod contexts;

@@ -22,6 +22,10 @@ pub(crate) struct Process {
 /// Kills the group `leader`, then everything else in the session `leader`. Processes that made
 /// a session of their own are daemons and stay.
 pub(crate) fn kill_session(leader: i32) {
+    if leader <= 1 {
+        // Session 0 is how sessions of other pid namespaces look; init may be in one.
+        return;
+    }
     let _ = signals::send(leader, true, SIGKILL);
     for _ in 0..KILL_ROUNDS_MAX {
         let alive = in_session(leader);

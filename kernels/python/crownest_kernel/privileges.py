@@ -88,15 +88,20 @@ class Entry:
         os.setresuid(uid, uid, uid)
         _check(_syscall(_SYS_CAPSET, self._cap_header, self._cap_empty), "empty capability sets")
         _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-        # Changing uid made /proc/self root's; the context may look at itself.
-        _check(_prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")
 
     def install_filter(self):
         """Runs in the child as the sandbox's user; afterwards the same filter holds as for
-        everything else in the sandbox."""
+        everything else in the sandbox.
+
+        Changing uid has made this process undumpable, so that no other context of the sandbox
+        (it has the same uid) can open its memory. That ends only once the filter holds: a
+        context that could write here before would turn the call below into one that does
+        nothing and reports success.
+        """
         if self._program is not None:
             answer = _syscall(_SYS_SECCOMP, _SECCOMP_SET_MODE_FILTER, 0, self._program)
             _check(answer, "seccomp filter")
+        _check(_prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")
 
 
 def set_namespaces(fd, kinds):
