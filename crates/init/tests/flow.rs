@@ -6,6 +6,7 @@ mod sandbox;
 
 use crownest_init::link::{CallErrorCode, EventKind, ExecOutcome, Request, WINDOW_BYTES_MAX};
 use sandbox::{Said, Sandbox, position};
+use std::time::Instant;
 
 #[test]
 fn slow_acknowledgement_loses_nothing_and_holds_little() {
@@ -201,4 +202,30 @@ fn characters_come_whole() {
         all.extend(body);
     }
     assert_eq!(all.len(), 30 * 4 + 2);
+}
+
+#[test]
+fn output_is_fast() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    let line = "x".repeat(79);
+    let total = 200_000_000;
+    let started = Instant::now();
+    client.shell(1, &format!("yes {line} | head -c {total}"), None);
+    let mut bytes = 0;
+    loop {
+        let (kind, body) = client.event();
+        bytes += body.len();
+        if matches!(kind, EventKind::ExecDone { .. }) {
+            break;
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    assert_eq!(bytes, total);
+    let (mb, lines) = (bytes as f64 / 1e6 / seconds, bytes as f64 / 80.0 / seconds);
+    println!("output: {mb:.0} MB/s, {lines:.0} lines of 80 bytes per second");
+    assert!(lines > 100_000.0, "{lines}");
 }

@@ -316,9 +316,9 @@ fn idle_costs_little() {
             .unwrap()
     };
     println!(
-        "idle: PSS {} KiB, private dirty {} KiB",
+        "idle: PSS {} KiB, of it anonymous {} KiB",
         kib("Pss:"),
-        kib("Private_Dirty:")
+        kib("Pss_Anon:")
     );
     assert!(kib("Pss:") < 8 * 1024);
     let stat = |field: usize| -> u64 {
