@@ -119,43 +119,59 @@ impl App {
         self.metrics
             .command_seconds
             .observe(started.elapsed().as_secs_f64());
+        let outcome = ended.outcome;
         self.metrics
             .commands
-            .get_or_create(&metrics::Outcome {
-                outcome: ended.outcome,
-            })
+            .get_or_create(&metrics::Outcome { outcome })
             .inc();
-        let (stdout, stdout_omitted) = stdout.joined();
-        let (stderr, stderr_omitted) = stderr.joined();
-        let record = Command {
-            id: new_id(IdKind::Command),
-            sandbox_id: live.id.clone(),
-            command: command.command,
-            cwd: command.cwd,
-            env: command.env,
-            status: ended.status,
-            exit_code: ended.exit_code,
-            stdout: Some(stdout),
-            stderr: Some(stderr),
-            stdout_truncated: Some(stdout_omitted.is_some()),
-            stderr_truncated: Some(stderr_omitted.is_some()),
-            started_at: Some(started_at),
-            finished_at: Some(Timestamp::now()),
-            duration_ms: Some(u64::try_from(done.duration.as_millis()).unwrap_or(u64::MAX)),
-            collect_status: Some(CollectStatus::NotRequested),
-            killed_reason: ended.killed_reason.map(str::to_owned),
-            termination_signal: ended.signal.map(signal_name),
-        };
+        let record = record(
+            live,
+            command,
+            &ended,
+            (stdout, stderr),
+            (started_at, done.duration),
+        );
         let deed = Deed {
             action: "command.run",
             resource_kind: "command",
             resource_id: &record.id,
             project_id: Some(&live.project_id),
-            outcome: ended.outcome,
+            outcome,
         };
         let details = json!({ "sandboxId": live.id, "exitCode": record.exit_code });
         self.audit.by_key(who, request, deed, &details);
         Ok(record)
+    }
+}
+
+/// The record of a command that has ended.
+fn record(
+    live: &LiveSandbox,
+    command: CheckedCommand,
+    ended: &Ended,
+    (stdout, stderr): (Collected, Collected),
+    (started_at, duration): (Timestamp, Duration),
+) -> Command {
+    let (stdout, stdout_omitted) = stdout.joined();
+    let (stderr, stderr_omitted) = stderr.joined();
+    Command {
+        id: new_id(IdKind::Command),
+        sandbox_id: live.id.clone(),
+        command: command.command,
+        cwd: command.cwd,
+        env: command.env,
+        status: ended.status,
+        exit_code: ended.exit_code,
+        stdout: Some(stdout),
+        stderr: Some(stderr),
+        stdout_truncated: Some(stdout_omitted.is_some()),
+        stderr_truncated: Some(stderr_omitted.is_some()),
+        started_at: Some(started_at),
+        finished_at: Some(Timestamp::now()),
+        duration_ms: Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        collect_status: Some(CollectStatus::NotRequested),
+        killed_reason: ended.killed_reason.map(str::to_owned),
+        termination_signal: ended.signal.map(signal_name),
     }
 }
 

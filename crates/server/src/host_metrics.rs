@@ -1,94 +1,111 @@
-//! The host's own counters as figures of a scrape.
+//! Figures that are kept elsewhere, read for a scrape: the host's counters and the egress of live
+//! sandboxes.
 
-use crate::host::Host;
-use crate::metrics::Figure;
+use crate::app::App;
+use crate::metrics::{EgressTotals, Figure};
 
 /// Reads them.
-#[must_use]
-pub(crate) fn read(host: &Host) -> Vec<Figure> {
-    let m = host.metrics();
-    let counter = |name, help, value| Figure {
-        name,
-        help,
-        counter: true,
-        value,
-    };
-    let gauge = |name, help, value| Figure {
-        name,
-        help,
-        counter: false,
-        value,
-    };
-    vec![
-        gauge(
+pub(crate) fn read(app: &App) -> Vec<Figure> {
+    let live = EgressTotals::default();
+    for sandbox in app.sandboxes.all() {
+        if let Some(counts) = sandbox.host.egress_counters() {
+            live.add(&counts);
+        }
+    }
+    let mut figures = gauges(app);
+    figures.extend(counters(app));
+    figures.extend(app.metrics.egress_ended.figures(&live));
+    figures
+}
+
+fn gauges(app: &App) -> Vec<Figure> {
+    let m = app.host.metrics();
+    let rows = [
+        (
             "host_sandboxes_live",
             "Sandboxes handed out and not gone",
             m.live,
         ),
-        gauge("host_runs_active", "Runs that are not over", m.runs_alive),
-        gauge("pool_ready", "Prepared sandboxes", m.pool_size),
-        counter("pool_hits", "Creates served from the pool", m.pool_hits),
-        counter(
+        ("host_runs_active", "Runs that are not over", m.runs_alive),
+        ("pool_ready", "Prepared sandboxes", m.pool_size),
+    ];
+    rows.map(|(name, help, value)| Figure {
+        name,
+        help,
+        counter: false,
+        value,
+    })
+    .to_vec()
+}
+
+fn counters(app: &App) -> Vec<Figure> {
+    let m = app.host.metrics();
+    let rows = [
+        ("pool_hits", "Creates served from the pool", m.pool_hits),
+        (
             "pool_misses",
-            "Creates that found no prepared sandbox",
+            "Creates with no prepared sandbox",
             m.pool_misses,
         ),
-        counter(
+        (
             "pool_discarded",
-            "Prepared sandboxes that died or grew old",
+            "Prepared ones died or grown old",
             m.pool_discarded,
         ),
-        counter(
+        (
             "pool_refill_failures",
-            "Prepared sandboxes that could not be made",
+            "Prepared ones not made",
             m.pool_refill_failures,
         ),
-        counter(
+        (
             "host_creates",
             "Sandboxes made, prepared ones included",
             m.creates,
         ),
-        counter(
+        (
             "host_create_failures",
-            "Sandboxes that could not be made",
+            "Sandboxes not made",
             m.create_failures,
         ),
-        counter("host_destroys", "Sandboxes destroyed", m.destroys),
-        counter(
+        ("host_destroys", "Sandboxes destroyed", m.destroys),
+        (
             "host_destroy_failures",
-            "Destroys that were not confirmed",
+            "Destroys not confirmed",
             m.destroy_failures,
         ),
-        counter(
+        (
             "host_inits_lost",
-            "Sandboxes whose init ended by itself",
+            "Sandboxes whose init ended itself",
             m.inits_lost,
         ),
-        counter(
+        (
             "host_protocol_errors",
-            "Sandboxes ended for breaking the protocol",
+            "Sandboxes ended for lying",
             m.protocol_errors,
         ),
-        counter(
-            "host_reconnects",
-            "Links to sandboxes that were made again",
-            m.reconnects,
-        ),
-        counter(
+        ("host_reconnects", "Links made again", m.reconnects),
+        (
             "host_events_dropped",
             "Malformed events of interpreters",
             m.events_dropped,
         ),
-        counter(
+        (
             "host_runs_abandoned",
             "Runs whose client went away",
             m.runs_abandoned,
         ),
-        counter(
+        (
             "host_runs_recovered",
             "Runs found after a restart",
             m.runs_recovered,
         ),
-        counter("host_forks", "Interpreters forked from a zygote", m.forks),
-    ]
+        ("host_forks", "Interpreters forked from a zygote", m.forks),
+    ];
+    rows.map(|(name, help, value)| Figure {
+        name,
+        help,
+        counter: true,
+        value,
+    })
+    .to_vec()
 }

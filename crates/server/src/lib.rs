@@ -6,7 +6,7 @@
 //!
 //! From the outside in: [`request`] wraps every request; [`routes`] are the nouns of the URL;
 //! `auth` says who asks; `idempotency` answers a second time; the services behind them are
-//! `lifecycle` (sandboxes come and go), `code` and `runs` (contexts and what runs in them),
+//! `creation`, `lifecycle` and `recovery` (sandboxes come and go), `code` and `runs` (contexts and what runs in them),
 //! `commands`; [`host`] is the machine. Start it with [`bootstrap()`], [`App::new`] and [`run`].
 
 #![forbid(unsafe_code)]
@@ -22,6 +22,7 @@ mod checks;
 mod code;
 mod commands;
 mod config;
+mod creation;
 mod error;
 mod extract;
 mod host_metrics;
@@ -30,6 +31,7 @@ mod lifecycle;
 mod metrics;
 mod node;
 mod outputs;
+mod recovery;
 mod request;
 mod routes;
 mod run_result;

@@ -3,6 +3,7 @@
 //! Labels have few values each: routes are patterns, never paths; nothing that a client chooses
 //! becomes a label.
 
+use crate::egress::Counts;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Content type of the text format.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -80,6 +82,64 @@ pub struct Metrics {
     pub command_seconds: Histogram,
     pub commands: Family<Outcome, Counter>,
     pub audit_dropped: Counter,
+    /// Of sandboxes that have ended; the live ones are added at a scrape.
+    pub egress_ended: EgressTotals,
+}
+
+/// What went through egress proxies.
+#[derive(Debug, Default)]
+pub struct EgressTotals {
+    bytes_up: AtomicU64,
+    bytes_down: AtomicU64,
+    connections: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl EgressTotals {
+    /// Adds the counts of one proxy.
+    pub fn add(&self, counts: &Counts) {
+        self.bytes_up.fetch_add(counts.bytes_up, Ordering::Relaxed);
+        self.bytes_down
+            .fetch_add(counts.bytes_down, Ordering::Relaxed);
+        self.connections
+            .fetch_add(counts.connections, Ordering::Relaxed);
+        self.refused.fetch_add(counts.refused, Ordering::Relaxed);
+    }
+
+    /// As figures of a scrape, `live` included.
+    pub fn figures(&self, live: &Self) -> [Figure; 4] {
+        let sum = |ended: &AtomicU64, live: &AtomicU64| {
+            ended.load(Ordering::Relaxed) + live.load(Ordering::Relaxed)
+        };
+        let counter = |name, help, value| Figure {
+            name,
+            help,
+            counter: true,
+            value,
+        };
+        [
+            counter(
+                "egress_up_bytes",
+                "Bytes sent by sandboxes",
+                sum(&self.bytes_up, &live.bytes_up),
+            ),
+            counter(
+                "egress_down_bytes",
+                "Bytes sent to sandboxes",
+                sum(&self.bytes_down, &live.bytes_down),
+            ),
+            counter(
+                "egress_connections",
+                "Connections to the world",
+                sum(&self.connections, &live.connections),
+            ),
+            counter(
+                "egress_refused",
+                "Connections refused by the rules",
+                sum(&self.refused, &live.refused),
+            ),
+        ]
+    }
 }
 
 impl Metrics {
@@ -100,6 +160,7 @@ impl Metrics {
             command_seconds: histogram(),
             commands: Family::default(),
             audit_dropped: Counter::default(),
+            egress_ended: EgressTotals::default(),
         };
         metrics.register();
         metrics

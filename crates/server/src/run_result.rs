@@ -1,6 +1,6 @@
 //! Collects what a run says into one bounded result.
 
-use crate::host::{RunDone, RunEvent, RunOutcome as HostOutcome};
+use crate::host::{Bundle, RunDone, RunEvent, RunOutcome as HostOutcome};
 use crate::outputs::{self, BundlePlace, OutputPolicy};
 use crownest_api::code::{CodeError, CodeOutput, OutputOrigin, RunCodeResult, RunOutcome};
 use crownest_api::limits;
@@ -108,32 +108,12 @@ impl RunCollector {
                 self.stderr.push(&text);
                 Step::Stderr(text)
             }
-            RunEvent::Result(bundle) => {
-                let place = BundlePlace {
-                    value_index: self.values,
-                    is_result: true,
-                    display_id: None,
-                };
-                self.show(outputs::shape(bundle, &place, self.policy))
-            }
+            RunEvent::Result(bundle) => self.place(bundle, true, None, false),
             RunEvent::Display {
                 bundle,
                 display_id,
                 update,
-            } => {
-                let replaced = if update {
-                    self.withdraw(display_id.as_deref())
-                } else {
-                    None
-                };
-                let value_index = replaced.unwrap_or(self.values);
-                let place = BundlePlace {
-                    value_index,
-                    is_result: false,
-                    display_id,
-                };
-                self.show(outputs::shape(bundle, &place, self.policy))
-            }
+            } => self.place(bundle, false, display_id, update),
             RunEvent::Clear { wait: true } => {
                 self.clear_pending = true;
                 Step::Nothing
@@ -160,6 +140,27 @@ impl RunCollector {
             }
             RunEvent::Done(done) => Step::Done(done),
         }
+    }
+
+    /// Shows a value, at its own place or, for an update, at that of what it replaces.
+    fn place(
+        &mut self,
+        bundle: Bundle,
+        is_result: bool,
+        display_id: Option<String>,
+        update: bool,
+    ) -> Step {
+        let replaced = if update {
+            self.withdraw(display_id.as_deref())
+        } else {
+            None
+        };
+        let place = BundlePlace {
+            value_index: replaced.unwrap_or(self.values),
+            is_result,
+            display_id,
+        };
+        self.show(outputs::shape(bundle, &place, self.policy))
     }
 
     pub(crate) fn outputs(&self, range: Range<usize>) -> &[CodeOutput] {
@@ -311,7 +312,7 @@ fn outcome(outcome: &HostOutcome) -> (RunOutcome, Option<CodeError>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Bundle, BundleEntry, BundleValue};
+    use crate::host::{BundleEntry, BundleValue};
     use bytes::Bytes;
     use crownest_api::code::{ArtifactPolicy, RichOutputs};
     use std::time::Duration;

@@ -220,6 +220,10 @@ impl Registry {
             .collect()
     }
 
+    pub(crate) fn all(&self) -> Vec<Arc<LiveSandbox>> {
+        self.by_id().values().cloned().collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_id().len()
     }

@@ -59,6 +59,6 @@ pub(super) fn metrics_router() -> Router<App> {
 }
 
 async fn scrape(State(app): State<App>) -> impl IntoResponse {
-    let text = app.metrics.encode(&host_metrics::read(&app.host));
+    let text = app.metrics.encode(&host_metrics::read(&app));
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }

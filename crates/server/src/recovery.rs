@@ -1,0 +1,89 @@
+//! What a starting server finds: rows of its node and processes of the server before it.
+
+use crate::app::App;
+use crate::error::ApiResult;
+use crate::host::{self, KnownSandbox, SandboxKey, TemplateRef};
+use crate::lifecycle::{COMPUTE_METRIC, lifetime_ms, verdict};
+use crate::sandboxes::LiveSandbox;
+use crownest_api::{IdKind, Timestamp};
+use crownest_store as store;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What the row remembers for a restart; `runtime` in the store.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RuntimeNote {
+    /// Digest of the template's root.
+    pub(crate) template: String,
+}
+
+impl App {
+    /// Makes rows and processes agree after a start.
+    ///
+    /// # Errors
+    /// When the store or the spawner cannot be asked.
+    pub async fn recover(&self) -> ApiResult<()> {
+        let rows = self
+            .store
+            .live_sandboxes_of_node(&self.config.node_id)
+            .await?;
+        let known: Vec<KnownSandbox> = rows.iter().filter_map(known).collect();
+        let found = self.host.recover(&known).await?;
+        let (mut kept, mut ended) = (0, 0);
+        for row in rows {
+            let alive = known_key(&row)
+                .filter(|key| found.alive.contains(key))
+                .and_then(|key| self.host.get(&key));
+            match alive {
+                Some(host) => {
+                    self.readopt(row, host).await?;
+                    kept += 1;
+                }
+                None => {
+                    let expires_at = Timestamp::from_millis(row.expires_at / 1_000);
+                    let now = Timestamp::now();
+                    let (status, reason) = verdict(now, expires_at);
+                    self.record_end(&row.id, status, reason, now).await;
+                    self.note_usage(&row, COMPUTE_METRIC, lifetime_ms(&row, now));
+                    ended += 1;
+                }
+            }
+        }
+        tracing::info!(
+            kept,
+            ended,
+            unknown_killed = found.killed_unknown,
+            "sandboxes reconciled"
+        );
+        Ok(())
+    }
+
+    /// Takes a sandbox of the server before into use; if its time is over, its task ends it.
+    async fn readopt(&self, row: store::Sandbox, host: Arc<host::Sandbox>) -> ApiResult<()> {
+        let slot = self.sandboxes.slot(&row.org_id, None)?;
+        let languages = self
+            .templates
+            .by_digest(&host.template().digest)
+            .map_or_else(Vec::new, |template| template.languages);
+        let live = Arc::new(LiveSandbox::new(row, host, languages, slot));
+        self.restore_contexts(&live).await?;
+        self.adopt(&live);
+        Ok(())
+    }
+}
+
+fn known_key(row: &store::Sandbox) -> Option<SandboxKey> {
+    SandboxKey::new(IdKind::Sandbox.suffix(&row.id)?)
+}
+
+fn known(row: &store::Sandbox) -> Option<KnownSandbox> {
+    let note: RuntimeNote = serde_json::from_str(row.runtime.as_deref()?).ok()?;
+    let template = TemplateRef {
+        slug: row.template_slug.clone(),
+        digest: note.template,
+    };
+    Some(KnownSandbox {
+        key: known_key(row)?,
+        template,
+    })
+}
