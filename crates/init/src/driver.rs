@@ -134,6 +134,10 @@ impl Driver {
         if self.reason.is_none() {
             self.reason = Some(reason);
         }
+        if self.dead.is_some() {
+            // Its number may be somebody else's by now.
+            return;
+        }
         self.send(Signal::KILL, 9);
         processes::kill_session(self.pid);
     }

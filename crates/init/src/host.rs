@@ -196,16 +196,18 @@ impl Host {
             let Some(connection) = &mut self.connection else {
                 return Ok(());
             };
-            let mut moved = false;
+            // Without room, requests and events wait: they have to be looked at again as soon
+            // as there is some, since no further event may announce them.
+            let mut again = !connection.has_room();
             while connection.has_room() {
                 let Some(event) = self.targets.next_unsent() else {
                     break;
                 };
                 connection.stored(&event.kind, &event.body);
-                moved = true;
+                again = true;
             }
             connection.flush()?;
-            if !moved || !connection.has_room() {
+            if !again || !connection.has_room() {
                 return Ok(());
             }
         }

@@ -138,7 +138,8 @@ pub enum Request {
     },
     /// Everything of `target` up to `seq` has been handled. No reply.
     Ack { target: u64, seq: u64 },
-    /// Send again what came after `seq`. Error `unknown_target` when it was forgotten.
+    /// Send again what came after `seq`; acknowledges up to there. Error `unknown_target` when it
+    /// was forgotten, `invalid` when events after `seq` were already acknowledged.
     Attach { target: u64, seq: u64 },
     /// Reply: `stat`.
     FileStat { path: String, within: Within },
@@ -151,7 +152,8 @@ pub enum Request {
         offset: u64,
         length: u64,
     },
-    /// Body = whole content (≤ FILE_BYTES_MAX). Atomic: written beside it, then renamed.
+    /// Body = whole content (≤ FILE_BYTES_MAX). Atomic: written beside it, then renamed. An
+    /// existing file keeps its mode. Reply: `stat`.
     FileWrite {
         path: String,
         within: Within,
@@ -173,7 +175,7 @@ pub enum Request {
     },
     /// A file or an empty directory.
     FileRemove { path: String, within: Within },
-    /// Reply with one fd: a TCP connection to that port on the sandbox's loopback.
+    /// Reply with one fd: a non-blocking TCP connection to that port on the sandbox's loopback.
     Dial { port: u16 },
 }
 
@@ -362,7 +364,8 @@ pub struct Death {
     pub code: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// Why init killed it, when it did: `bad_frame`, `closed`, `timeout`.
+    /// Why init killed it, when it did: `bad_frame`, `closed` (by request), `control_closed` (it
+    /// gave up its control socket), `not_ready`, `timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -84,6 +84,27 @@ fn the_newest_connection_wins() {
 }
 
 #[test]
+fn requests_that_waited_for_room_are_answered() {
+    let Some((_sandbox, mut client)) = start() else {
+        return;
+    };
+    client.write("big", &vec![7; 4 << 20]).unwrap();
+    // Each answer alone is above what is queued at once, and nothing follows the last request.
+    let read = Request::FileRead {
+        path: "big".into(),
+        within: crownest_init::link::Within::Workspace,
+        offset: 0,
+        length: 4 << 20,
+    };
+    let ids: Vec<u64> = (0..8)
+        .map(|_| client.send(read.clone(), b"", &[]))
+        .collect();
+    for id in ids {
+        assert_eq!(client.answer(id).unwrap().body.len(), 4 << 20);
+    }
+}
+
+#[test]
 fn a_peer_that_does_not_read_stops_nothing() {
     let Some((sandbox, mut client)) = start() else {
         return;

@@ -297,6 +297,7 @@ fn fill(file: &OwnedFd, mode: u32, body: &[u8]) -> Result<(), Errno> {
     let mut written = 0;
     while written < body.len() {
         match rustix::io::write(file, &body[written..]) {
+            Ok(0) => return Err(Errno::NOSPC),
             Ok(count) => written += count,
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
