@@ -110,6 +110,7 @@ fn an_adopted_driver_is_a_spare_until_it_is_opened() {
     assert_eq!(said.out(), "last\n");
     let code = died(&said).code;
     child.wait().unwrap();
+    println!("exit code of an adopted driver: {code:?}");
     assert!(code == Some(9) || code.is_none(), "{code:?}");
     assert_eq!(
         client.refused(run_request("a", 3), b""),
