@@ -72,29 +72,29 @@ fn inventory() -> Inventory {
     }
 }
 
-pub struct Server {
-    pub app: App,
-    pub store: Arc<Store>,
-    pub owner: FreshCredentials,
+pub(crate) struct Server {
+    pub(crate) app: App,
+    pub(crate) store: Arc<Store>,
+    pub(crate) owner: FreshCredentials,
     _directory: tempfile::TempDir,
 }
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&self.body)))
     }
 
     /// Status and error code, after checking the rest of the envelope.
-    pub fn error(&self) -> (u16, String) {
+    pub(crate) fn error(&self) -> (u16, String) {
         let json = self.json();
         let error = &json["error"];
         assert_eq!(self.headers["content-type"], "application/json");
@@ -112,11 +112,11 @@ impl Reply {
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = directory.path().join("store.db");
         let store = Store::open(url.to_str().unwrap(), &StoreOptions::default())
@@ -141,7 +141,7 @@ impl Server {
     }
 
     /// A key of the first organization with these scopes.
-    pub async fn key(&self, scopes: &[Scope], project_ids: Option<&[String]>) -> String {
+    pub(crate) async fn key(&self, scopes: &[Scope], project_ids: Option<&[String]>) -> String {
         let new = NewKey {
             org_id: &self.owner.org_id,
             user_id: &self.owner.user_id,
@@ -152,7 +152,7 @@ impl Server {
         create_key(&self.store, new).await.unwrap().1
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Reply {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         let response = router(self.app.clone()).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
@@ -163,7 +163,7 @@ impl Server {
         }
     }
 
-    pub async fn call(&self, key: &str, method: &str, path: &str, body: &str) -> Reply {
+    pub(crate) async fn call(&self, key: &str, method: &str, path: &str, body: &str) -> Reply {
         self.send(
             request(key, method, path)
                 .body(Body::from(body.to_owned()))
@@ -173,12 +173,12 @@ impl Server {
     }
 
     /// As the owner, who may do everything.
-    pub async fn owner(&self, method: &str, path: &str, body: &str) -> Reply {
+    pub(crate) async fn owner(&self, method: &str, path: &str, body: &str) -> Reply {
         self.call(&self.owner.secret, method, path, body).await
     }
 }
 
-pub fn request(key: &str, method: &str, path: &str) -> axum::http::request::Builder {
+pub(crate) fn request(key: &str, method: &str, path: &str) -> axum::http::request::Builder {
     Request::builder()
         .method(method)
         .uri(path)
