@@ -48,6 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let outcome = runtime.block_on(measure(claim.layout.clone(), digest, rounds));
     child.kill()?;
     child.wait()?;
+    // Held until here: the instance is ours.
+    drop(claim);
     outcome
 }
 

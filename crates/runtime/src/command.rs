@@ -146,7 +146,7 @@ impl Limits {
     /// Whether every field is between [`Limits::MIN`] and [`Limits::MAX`].
     #[must_use]
     pub fn in_range(&self) -> bool {
-        fn within<T: PartialOrd>(low: T, value: T, high: T) -> bool {
+        fn within<T: PartialOrd + Copy>(low: T, value: T, high: T) -> bool {
             low <= value && value <= high
         }
         let (low, high) = (Self::MIN, Self::MAX);
@@ -684,7 +684,8 @@ mod tests {
                 bytes.resize(COMMAND_BYTES, 0);
             }
             if let Some((number, command)) = decode_command(&bytes) {
-                prop_assert_eq!(encode_command(number, &command).as_slice(), bytes.as_slice());
+                let again = encode_command(number, &command);
+                prop_assert_eq!(again.as_slice(), bytes.as_slice());
             }
             let _ = decode_answer(&bytes);
         }

@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 /// Controllers that a sandbox needs.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 
+/// Socket buffers of a sandbox: this part of its memory, and not more than so much.
+const SOCKET_SHARE: u64 = 8;
+const SOCKET_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// Version 1, perhaps hybrid.
 #[derive(Debug)]
 pub struct V1 {
@@ -86,6 +90,10 @@ impl V1 {
         memory.write("memory.limit_in_bytes", &bytes)?;
         // Absent without swap accounting; then there is no swap to fill either.
         let _ = memory.write("memory.memsw.limit_in_bytes", &bytes);
+        // Writing it also turns the accounting of socket buffers on, which are outside the limit
+        // above otherwise. Absent in kernels without it.
+        let sockets = (limits.memory_bytes / SOCKET_SHARE).min(SOCKET_BYTES_MAX);
+        let _ = memory.write("memory.kmem.tcp.limit_in_bytes", &sockets.to_string());
         Self::group(&self.pids, name).write("pids.max", &limits.pids.to_string())?;
         let cpu = Self::group(&self.cpu, name);
         cpu.write("cpu.cfs_period_us", &super::CPU_PERIOD_US.to_string())?;

@@ -109,7 +109,10 @@ impl Policy {
             Otherwise::Nosys => errno(libc::ENOSYS),
             Otherwise::Allow => Verdict::Allow,
         };
-        let mut policy = Self { verdicts: BTreeMap::new(), otherwise };
+        let mut policy = Self {
+            verdicts: BTreeMap::new(),
+            otherwise,
+        };
         for (group, verdict) in groups {
             for Group { reason, calls } in group {
                 for call in calls {
@@ -155,6 +158,9 @@ impl Policy {
     /// The verdict on a number.
     #[must_use]
     pub fn verdict(&self, number: u32) -> Verdict {
-        self.verdicts.get(&number).unwrap_or(&self.otherwise).clone()
+        self.verdicts
+            .get(&number)
+            .unwrap_or(&self.otherwise)
+            .clone()
     }
 }

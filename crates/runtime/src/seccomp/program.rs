@@ -241,7 +241,10 @@ mod tests {
     fn the_server_starts_nothing() {
         let program = super::super::server_filter();
         assert_eq!(run(&program, nr(libc::SYS_execve), [0; 6]), EPERM);
-        assert_eq!(run(&program, nr(libc::SYS_clone), [0x0001_0000, 0, 0, 0, 0, 0]), RET_ALLOW);
+        assert_eq!(
+            run(&program, nr(libc::SYS_clone), [0x0001_0000, 0, 0, 0, 0, 0]),
+            RET_ALLOW
+        );
         assert_eq!(run(&program, nr(libc::SYS_clone3), [0; 6]), ENOSYS);
         assert_eq!(run(&program, nr(libc::SYS_read), [0; 6]), RET_ALLOW);
         assert_eq!(run(&program, 9_999, [0; 6]), RET_ALLOW);
@@ -274,14 +277,27 @@ mod tests {
 
     #[test]
     fn bad_policies_are_refused() {
-        let base = "allow = []\ndeny = []\nnosys = []\ncheck = []\n";
-        assert!(Policy::parse(base).is_ok());
-        let twice =
-            "deny = []\nnosys = []\ncheck = []\n[[allow]]\nreason='x'\ncalls=['read','read']";
-        assert!(Policy::parse(twice).is_err());
-        let unknown = "otherwise = 'nosys'\ndeny = []\nnosys = []\ncheck = []\n[[allow]]\nreason='x'\ncalls=['raed']";
-        assert!(Policy::parse(unknown).is_err());
-        let silent = "otherwise = 'nosys'\ndeny = []\nnosys = []\ncheck = []\n[[allow]]\nreason=' '\ncalls=['read']";
-        assert!(Policy::parse(silent).is_err());
+        use super::super::policy::PolicyError;
+        let parse = |allow: &str| {
+            Policy::parse(&format!(
+                "otherwise = 'nosys'\ndeny = []\ncheck = []\n{allow}"
+            ))
+        };
+        let group = |reason: &str, calls: &str| {
+            parse(&format!(
+                "[[allow]]\nreason = '{reason}'\ncalls = [{calls}]"
+            ))
+        };
+        assert!(group("x", "'read'").is_ok());
+        assert!(matches!(
+            group("x", "'read','read'"),
+            Err(PolicyError::NamedTwice(_))
+        ));
+        assert!(matches!(
+            group("x", "'raed'"),
+            Err(PolicyError::UnknownCall(_))
+        ));
+        assert!(matches!(group(" ", "'read'"), Err(PolicyError::NoReason)));
+        assert!(matches!(parse("surprise = 1"), Err(PolicyError::Read(_))));
     }
 }

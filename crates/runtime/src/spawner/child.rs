@@ -21,6 +21,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Where init finds its listening socket.
 const INIT_SOCKET_FD: i32 = 3;
+/// Signals and POSIX timers that the processes of a sandbox may have queued.
+const SIGNALS_PENDING_MAX: u64 = 4096;
+/// Pseudo-terminals of one sandbox: the machine has one count for all of them.
+const TERMINALS_MAX: u32 = 64;
 /// What init may do in its user namespace: become the user to start programs, and signal them.
 const INIT_CAPABILITIES: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::SETGID)
@@ -65,6 +69,7 @@ fn build(inherited: &Inherited<'_>) -> Outcome<std::convert::Infallible> {
     sys::loopback_up().map_err(at(Step::Loopback))?;
     rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(at(Step::Hostname))?;
     setsid().map_err(at(Step::Credentials))?;
+    limit_resources().map_err(at(Step::Credentials))?;
     place_descriptors(inherited.listener).map_err(at(Step::Exec))?;
     drop_privileges().map_err(at(Step::Credentials))?;
     sys::install_filter(inherited.filter).map_err(at(Step::Seccomp))?;
@@ -103,12 +108,12 @@ fn mount_all(plan: &Plan, stage: &Stage, root: BorrowedFd<'_>) -> Outcome<()> {
         match op {
             MountOp::Root => mount_root(stage, root).map_err(at(Step::RootMove))?,
             MountOp::Proc => {
-                mount_new("proc", "proc", noexec(), "").map_err(at(Step::ProcMount))?
+                mount_new("proc", "proc", noexec(), "").map_err(at(Step::ProcMount))?;
             }
             MountOp::DevPts => {
-                let options = "newinstance,ptmxmode=0666,mode=0620";
+                let options = format!("newinstance,ptmxmode=0666,mode=0620,max={TERMINALS_MAX}");
                 let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-                mount_new("devpts", "dev/pts", flags, options).map_err(at(Step::DevMount))?;
+                mount_new("devpts", "dev/pts", flags, &options).map_err(at(Step::DevMount))?;
             }
             MountOp::Tmpfs {
                 target,
@@ -175,6 +180,26 @@ fn bind(stage: &Stage, source: &crate::plan::StageFile, target: &str) -> io::Res
         Err(rustix::io::Errno::NOENT) if target.starts_with("proc/") => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// Limits per user and process that the control groups do not know.
+fn limit_resources() -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    for (resource, most) in [
+        (Resource::Sigpending, SIGNALS_PENDING_MAX),
+        (Resource::Core, 0),
+    ] {
+        let now = getrlimit(resource);
+        let most = now.maximum.map_or(most, |maximum| maximum.min(most));
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(most),
+                maximum: Some(most),
+            },
+        )?;
+    }
+    Ok(())
 }
 
 /// fd 0, 1 and 2 are /dev/null, [`INIT_SOCKET_FD`] is the socket; everything above is closed at

@@ -9,15 +9,15 @@ use crate::plan::{StageFile, render_cpuinfo, render_meminfo};
 use crate::seccomp;
 use crate::sys::{AttrFlags, Instruction, set_mount_attr};
 use rustix::fs::{
-    CWD, FileType, MemfdFlags, Mode, OFlags, makedev, memfd_create, mkdirat, mknodat, openat,
-    symlinkat,
+    AtFlags, CWD, FileType, MemfdFlags, Mode, OFlags, makedev, memfd_create, mkdirat, mknodat,
+    openat, symlinkat, unlinkat,
 };
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
-use std::collections::HashSet;
+use std::collections::VecDeque;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,8 +42,8 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
-/// Different sizes of /proc files kept; beyond that the stage is full and creates are refused.
-const PROC_FILES_MAX: usize = 1024;
+/// Different sizes of /proc files kept; sizes come from requests.
+const PROC_FILES_MAX: usize = 256;
 /// Descriptors that a child still needs while it arranges the ones of init are above this.
 pub(super) const FIRST_FREE_FD: i32 = 10;
 /// Name of the seccomp program below the kernels, for zygotes.
@@ -58,7 +58,8 @@ pub(super) struct Stage {
     /// An empty directory to mount new roots on.
     root: PathBuf,
     init: OwnedFd,
-    proc_files: HashSet<StageFile>,
+    /// /proc files there are, the one used last at the end.
+    proc_files: VecDeque<StageFile>,
     host_cpuinfo: String,
     certificates: bool,
 }
@@ -100,7 +101,7 @@ impl Stage {
             path,
             writable,
             init: init_program().map_err(stage("init"))?,
-            proc_files: HashSet::new(),
+            proc_files: VecDeque::new(),
             host_cpuinfo: fs::read_to_string("/proc/cpuinfo").map_err(stage("/proc/cpuinfo"))?,
             certificates: config.certificates.is_some(),
         })
@@ -132,14 +133,20 @@ impl Stage {
             StageFile::CpuInfo { processors } => render_cpuinfo(&self.host_cpuinfo, *processors),
             _ => return Ok(()),
         };
-        if self.proc_files.contains(file) {
+        if let Some(index) = self.proc_files.iter().position(|have| have == file) {
+            // Used last: kept longest.
+            let file = self.proc_files.remove(index);
+            self.proc_files.extend(file);
             return Ok(());
         }
-        if self.proc_files.len() >= PROC_FILES_MAX {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        if self.proc_files.len() >= PROC_FILES_MAX
+            && let Some(oldest) = self.proc_files.pop_front()
+        {
+            // Sandboxes that have it mounted keep it.
+            unlinkat(&self.writable, oldest.path(), AtFlags::empty())?;
         }
         write_file(self.writable.as_fd(), &file.path(), text.as_bytes())?;
-        self.proc_files.insert(file.clone());
+        self.proc_files.push_back(file.clone());
         Ok(())
     }
 }

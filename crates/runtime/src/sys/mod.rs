@@ -14,6 +14,7 @@ mod seccomp;
 
 pub use clone::{
     CloneFlags, Cloned, clone3, default_children, ignore_children, unshare_cgroup, unshare_mounts,
+    with_owner,
 };
 pub use exec::{close_from, duplicate_onto, execute_fd, exit_now};
 pub use mount_attr::{AttrFlags, set_mount_attr};

@@ -3,6 +3,9 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+/// linux/if.h; the request holds its flags in a short.
+const IFF_UP: libc::c_short = 1;
+
 /// Brings `lo` up in the caller's network namespace.
 ///
 /// # Errors
@@ -20,8 +23,7 @@ pub fn loopback_up() -> io::Result<()> {
     for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
         *slot = byte.cast_signed();
     }
-    // IFF_UP fits in the short that the interface has had since BSD.
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    request.ifr_ifru.ifru_flags = IFF_UP;
     // SAFETY: the request is a valid, named ifreq, as SIOCSIFFLAGS expects.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if done == 0 {

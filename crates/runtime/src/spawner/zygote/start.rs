@@ -28,9 +28,11 @@ use std::path::Path;
 const ZYGOTE_SOCKET_FD: i32 = 3;
 /// How readily the kernel kills it (and its children) when memory is short; init has 0.
 const OOM_SCORE: &str = "500";
-/// Joining a sandbox's namespaces takes SYS_ADMIN and SYS_CHROOT; its ids SETUID and SETGID;
+/// Joining a sandbox's namespaces takes SYS_ADMIN and SYS_CHROOT, and SYS_PTRACE because its init
+/// cannot be looked at (it is not dumpable) and the namespace belongs to another user; its ids SETUID and SETGID;
 /// emptying the bounding set SETPCAP.
 const ZYGOTE_CAPABILITIES: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::SYS_PTRACE)
     .union(CapabilitySet::SYS_CHROOT)
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SETGID)
