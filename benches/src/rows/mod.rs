@@ -1,0 +1,163 @@
+//! What is measured. One function per row; each alternates between the server and its peers, so
+//! that both see the same machine.
+
+mod density;
+mod lifecycle;
+mod runs;
+mod stream;
+
+use crate::client::Client;
+use crate::peers::Peers;
+use crate::report::Line;
+use crate::samples::Samples;
+use crate::server::Server;
+use anyhow::Result;
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Names of rows, as `--only` takes them; in the order in which they are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Row {
+    CreatePool,
+    CreateCold,
+    FirstResultPool,
+    FirstResultCold,
+    Warm,
+    Plot,
+    Command,
+    Stream,
+    Interrupt,
+    Sustained,
+    Memory,
+    Density,
+}
+
+impl Row {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::CreatePool => "create-pool",
+            Self::CreateCold => "create-cold",
+            Self::FirstResultPool => "first-result-pool",
+            Self::FirstResultCold => "first-result-cold",
+            Self::Warm => "warm",
+            Self::Plot => "plot",
+            Self::Command => "command",
+            Self::Stream => "stream",
+            Self::Interrupt => "interrupt",
+            Self::Sustained => "sustained",
+            Self::Memory => "memory",
+            Self::Density => "density",
+        }
+    }
+}
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    /// Turns between the server and its peers.
+    pub(crate) rounds: usize,
+    /// Samples of a cheap thing in one turn.
+    pub(crate) batch: usize,
+    /// Samples of an expensive thing (a plot, a stream, a kernel's start) in one turn.
+    pub(crate) few: usize,
+    /// Samples thrown away before the first one that counts.
+    pub(crate) warmup: usize,
+    pub(crate) sustained_seconds: u64,
+    pub(crate) memory_sandboxes: usize,
+    pub(crate) density_sandboxes: usize,
+}
+
+impl Scale {
+    pub(crate) const USUAL: Self = Self {
+        rounds: 6,
+        batch: 50,
+        few: 4,
+        warmup: 20,
+        sustained_seconds: 5,
+        memory_sandboxes: 50,
+        density_sandboxes: 200,
+    };
+    pub(crate) const QUICK: Self = Self {
+        rounds: 2,
+        batch: 15,
+        few: 2,
+        warmup: 5,
+        sustained_seconds: 2,
+        memory_sandboxes: 10,
+        density_sandboxes: 20,
+    };
+}
+
+/// Everything that rows need.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    /// Keeps sandboxes ready.
+    pub(crate) pooled: Arc<Server>,
+    /// Makes every sandbox when it is asked for.
+    pub(crate) cold: Arc<Server>,
+    /// What a request to `cold` says so that no pool can serve it.
+    pub(crate) cold_request: Value,
+    pub(crate) peers: Peers,
+    pub(crate) scale: Scale,
+}
+
+impl Bench {
+    pub(crate) async fn measure(&mut self, row: Row) -> Result<Vec<Line>> {
+        match row {
+            Row::CreatePool => lifecycle::create(self, Source::Pool).await,
+            Row::CreateCold => lifecycle::create(self, Source::Cold).await,
+            Row::FirstResultPool => lifecycle::first_result(self, Source::Pool).await,
+            Row::FirstResultCold => lifecycle::first_result(self, Source::Cold).await,
+            Row::Warm => runs::warm(self).await,
+            Row::Plot => runs::plot(self).await,
+            Row::Command => runs::command(self).await,
+            Row::Stream => stream::lines(self).await,
+            Row::Interrupt => stream::interrupt(self).await,
+            Row::Sustained => lifecycle::sustained(self).await,
+            Row::Memory => density::memory(self).await,
+            Row::Density => density::density(self).await,
+        }
+    }
+
+    fn server(&self, source: Source) -> (Arc<Server>, Value) {
+        match source {
+            Source::Pool => (Arc::clone(&self.pooled), json!({})),
+            Source::Cold => (Arc::clone(&self.cold), self.cold_request.clone()),
+        }
+    }
+}
+
+/// Where a sandbox comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Pool,
+    Cold,
+}
+
+/// A sandbox of the cold server whose Python context has answered `warmup` times.
+async fn warm_sandbox(bench: &Bench) -> Result<(Client, String)> {
+    let mut client = bench.cold.endpoint.connect().await?;
+    let request = bench.cold_request.clone();
+    let (sandbox, _) = bench.cold.create(&mut client, request).await?;
+    for _ in 0..bench.scale.warmup.max(1) {
+        crate::server::evaluate(&mut client, &sandbox, "1+1", "2").await?;
+    }
+    Ok((client, sandbox))
+}
+
+/// Asks the ipykernel peer, when there is one.
+async fn ask_ipykernel(bench: &mut Bench, request: Value, samples: &mut Samples) -> Result<()> {
+    match &mut bench.peers.ipykernel {
+        Some(peer) => peer.measure(&request, samples).await,
+        None => Ok(()),
+    }
+}
+
+/// Adds a peer's samples to a line, if there are any.
+fn with_peer(line: Line, name: &str, samples: Samples) -> Line {
+    if samples.len() == 0 {
+        return line;
+    }
+    line.peer(name, samples)
+}
