@@ -14,20 +14,19 @@ const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const PATH_BYTES_MAX: usize = 4096;
 /// Longest context id or language.
 const NAME_BYTES_MAX: usize = 128;
-const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// With the place where pip puts the programs of packages that the user installs.
+const PATH_DEFAULT: &str =
+    "/home/user/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What every process is told about its user; configuration may override it.
-pub(crate) const IDENTITY: [(&str, &str); 3] = [
+pub(crate) const IDENTITY: [(&str, &str); 4] = [
     ("HOME", "/home/user"),
     ("LOGNAME", "user"),
+    ("PATH", PATH_DEFAULT),
     ("USER", "user"),
 ];
 /// What a process that init starts itself gets beside that.
-const STARTED: [(&str, &str); 3] = [
-    ("LANG", "C.UTF-8"),
-    ("PATH", PATH_DEFAULT),
-    ("SHELL", "/bin/bash"),
-];
+const STARTED: [(&str, &str); 2] = [("LANG", "C.UTF-8"), ("SHELL", "/bin/bash")];
 
 /// Where TLS libraries look for the certificates of the sandbox: each has a variable of its own
 /// and most ignore those of the others.
@@ -185,7 +184,22 @@ mod tests {
         assert_eq!(merged["B"], "own");
         assert_eq!(merged["HOME"], "/h");
         assert_eq!(merged["USER"], "user");
-        assert!(!for_running(&sandbox, &Environment::new()).contains_key("PATH"));
+        let running = for_running(&sandbox, &Environment::new());
+        assert_eq!(running["PATH"], PATH_DEFAULT);
+        assert!(
+            !running.contains_key("LANG"),
+            "a running driver has its own"
+        );
+    }
+
+    #[test]
+    fn programs_are_told_of_a_proxy_only_where_there_is_one() {
+        assert!(of_network(None).is_empty());
+        let env = of_network(Some(3128));
+        assert_eq!(env["HTTPS_PROXY"], "http://127.0.0.1:3128");
+        assert_eq!(env["http_proxy"], env["HTTPS_PROXY"]);
+        assert_eq!(env["no_proxy"], NO_PROXY);
+        assert_eq!(env["REQUESTS_CA_BUNDLE"], CERTIFICATES);
     }
 
     #[test]
