@@ -8,7 +8,7 @@ use super::stage::FIRST_FREE_FD;
 use super::{Spawner, failed, refusal};
 use crate::command::{Limits, Network, Refusal, SandboxKey, Step, TemplateDigest};
 use crate::plan::{self, MountOp, Plan};
-use crate::sys::{AttrFlags, CloneFlags, Cloned, clone3, set_mount_attr, with_owner};
+use crate::sys::{AttrFlags, CloneFlags, Cloned, clone3_owned_by, set_mount_attr};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, chownat, mkdirat, open, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -96,9 +96,8 @@ impl Spawner {
         let upper = upper(plan).map_err(failed(Step::UpperMount))?;
         let (ours, theirs) = channel().map_err(failed(Step::Clone))?;
         let into = self.cgroups.clone_into(&plan.name);
-        let cloned = with_owner(plan.uid_base, || {
-            clone3(CloneFlags::SANDBOX, into.as_ref().map(AsFd::as_fd))
-        });
+        let into = into.as_ref().map(AsFd::as_fd);
+        let cloned = clone3_owned_by(plan.uid_base, CloneFlags::SANDBOX, into);
         match cloned.map_err(failed(Step::Clone))? {
             Cloned::Child => {
                 drop(ours);

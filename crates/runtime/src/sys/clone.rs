@@ -40,7 +40,7 @@ pub enum Cloned {
 }
 
 /// Forks into new namespaces, into the version 2 cgroup `cgroup` when given. A user namespace is
-/// owned by the effective user of the caller: see [`with_owner`].
+/// owned by the effective user of the caller: see [`clone3_owned_by`].
 ///
 /// The caller must be single-threaded: the child is a copy with one thread, and goes on to run
 /// ordinary Rust (allocation included).
@@ -138,24 +138,35 @@ fn unshare(flags: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Calls `make` with the effective user `uid`, keeping all capabilities.
+/// [`clone3`] with a user namespace that belongs to the host user `owner` instead of root.
 ///
 /// What a process in a user namespace takes of the kernel's per-user resources (inotify
 /// instances, queued signals, message queues) is charged to the namespace's owner as well. If
 /// root owned them all, one sandbox could take what every other one and the host need.
 ///
-/// Who runs it: the spawner, as root, with one thread.
+/// Who runs it: the spawner, as root, with one thread; it returns twice. The child keeps `owner`
+/// as its effective user, which means nothing until its id map is written.
 ///
 /// # Errors
-/// Those of prctl(2) and setresuid(2), and of `make`.
-pub fn with_owner<T>(uid: u32, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+/// Those of prctl(2), setresuid(2) and clone3(2).
+pub fn clone3_owned_by(
+    owner: u32,
+    flags: CloneFlags,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Cloned> {
     use rustix::thread::{
         CapabilitiesSecureBits, Uid, set_capabilities_secure_bits, set_thread_res_uid,
     };
     // Without this bit leaving uid 0 would empty the effective capabilities.
     set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
-    set_thread_res_uid(None, Uid::from_raw(uid), None)?;
-    let made = make();
-    set_thread_res_uid(None, Uid::ROOT, None)?;
-    made
+    set_thread_res_uid(None, Uid::from_raw(owner), None)?;
+    let cloned = clone3(flags, cgroup);
+    if matches!(cloned, Ok(Cloned::Child)) {
+        return cloned;
+    }
+    if set_thread_res_uid(None, Uid::ROOT, None).is_err() {
+        // A spawner that is not root any more is of no use; the supervisor starts another.
+        super::exit_now(1);
+    }
+    cloned
 }

@@ -13,8 +13,8 @@ mod probe;
 mod seccomp;
 
 pub use clone::{
-    CloneFlags, Cloned, clone3, default_children, ignore_children, unshare_cgroup, unshare_mounts,
-    with_owner,
+    CloneFlags, Cloned, clone3, clone3_owned_by, default_children, ignore_children, unshare_cgroup,
+    unshare_mounts,
 };
 pub use exec::{close_from, duplicate_onto, execute_fd, exit_now};
 pub use mount_attr::{AttrFlags, set_mount_attr};
