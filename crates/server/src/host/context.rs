@@ -60,6 +60,11 @@ impl Context {
         permit.map_err(|_| HostError::ContextUnknown)
     }
 
+    /// The turn of a run that init has already, if nobody else has it.
+    pub(super) fn turn_of_running(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.turn).try_acquire_owned().ok()
+    }
+
     fn alive(&self) -> Result<(), HostError> {
         match &*self.state() {
             State::Alive => Ok(()),

@@ -11,7 +11,9 @@ use super::target::{Handed, Item, Kind, Target};
 use super::types::{ClosedReason, ExecTarget};
 use crate::egress;
 use crownest_init::frame::Frame;
-use crownest_init::link::{Event, EventKind, LINK_VERSION, Request, RunOutcome, TargetState};
+use crownest_init::link::{
+    CallErrorCode, Event, EventKind, LINK_VERSION, Request, RunOutcome, TargetState,
+};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -141,6 +143,10 @@ pub(super) async fn read_link(
                 link = Arc::new(new_link);
                 inbox = new_inbox;
                 sandbox.set_link(Arc::clone(&link));
+                if closed.is_cancelled() {
+                    link.mark_broken();
+                    return sandbox.closed().await;
+                }
                 take_hello(&sandbox, &link, hello);
             }
             Err(error) => {
@@ -231,9 +237,7 @@ fn dispatch(
                 cpu: cpu_us.map(Duration::from_micros),
                 background_dropped,
             };
-            hand(sandbox, link, target, seq, item)?;
-            sandbox.remove_target(target);
-            Ok(())
+            hand(sandbox, link, target, seq, item)
         }
         EventKind::ExecDone {
             target,
@@ -266,10 +270,19 @@ fn refused_run(
     body: Vec<u8>,
     fds: Vec<OwnedFd>,
 ) {
-    if let Some((target, error)) = calls.answer(id, result, body, fds) {
-        sandbox.remove_target(target.id);
-        target.end(&HostError::from_call(&error, 0).to_string());
+    let Some((target, error)) = calls.answer(id, result, body, fds) else {
+        return;
+    };
+    sandbox.remove_target(target.id);
+    let reason = HostError::from_call(&error, 0).to_string();
+    let gone = matches!(
+        error.code,
+        CallErrorCode::ContextDead | CallErrorCode::ContextUnknown
+    );
+    if let (true, Kind::Run(Some(context))) = (gone, &target.kind) {
+        sandbox.contexts.die(&context.id, &reason);
     }
+    target.end(&reason);
 }
 
 fn hand(sandbox: &Sandbox, link: &Link, id: u64, seq: u64, item: Item) -> Result<(), Lost> {
@@ -278,7 +291,12 @@ fn hand(sandbox: &Sandbox, link: &Link, id: u64, seq: u64, item: Item) -> Result
         // Of a process that nobody has attached to, or of a run whose end came twice.
         return Ok(());
     };
-    match target.hand(seq, item) {
+    let handed = target.hand(seq, item);
+    // A process stays until its end is acknowledged; the end of a run is never asked for again.
+    if matches!(target.kind, Kind::Run(_)) && target.is_over() {
+        sandbox.remove_target(id);
+    }
+    match handed {
         Handed::Kept => Ok(()),
         Handed::Drained(seq) => {
             link.send_later(Request::Ack { target: id, seq });
@@ -348,7 +366,19 @@ fn drain_run(sandbox: &Sandbox, link: &Link, state: &TargetState) {
         });
         return;
     }
-    let target = Arc::new(Target::abandoned_run(state.target));
+    let context = state
+        .context
+        .as_deref()
+        .and_then(|id| sandbox.contexts.get(id));
+    let permit = context
+        .as_ref()
+        .and_then(|context| context.turn_of_running());
+    let target = Arc::new(Target::abandoned_run(
+        state.target,
+        state.seq,
+        context,
+        permit,
+    ));
     if sandbox.add_target(&target).is_ok() {
         attach(sandbox, link, state.target, state.seq);
     }

@@ -16,6 +16,7 @@ mod files;
 mod kernel_event;
 mod link;
 mod link_task;
+mod making;
 mod node;
 mod open;
 mod pool;

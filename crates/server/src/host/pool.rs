@@ -7,7 +7,7 @@
 use super::config::{PoolConfig, PoolTemplate};
 use super::counters::count;
 use super::error::HostError;
-use super::node::{Inner, Recipe, generated_key};
+use super::making::{Inner, Recipe, generated_key};
 use super::sandbox::Sandbox;
 use super::spawner::TemplateDigest;
 use super::types::ClosedReason;

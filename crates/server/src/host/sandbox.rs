@@ -198,6 +198,8 @@ impl Sandbox {
         if self.closed_reason.set(reason).is_err() {
             return;
         }
+        // Before the link is shut, so that its task does not take that for a loss and reconnects.
+        self.closed.cancel();
         let targets: Vec<_> = self.targets().drain().map(|(_, target)| target).collect();
         for target in targets {
             match reason {
@@ -209,7 +211,6 @@ impl Sandbox {
         self.contexts.die_all("the sandbox is gone");
         self.link().mark_broken();
         self.calls.lose_all();
-        self.closed.cancel();
     }
 
     pub(super) fn link(&self) -> Arc<Link> {

@@ -125,27 +125,29 @@ impl Target {
         }
     }
 
-    /// A run that nobody waits for any more.
-    pub(super) fn abandoned_run(id: u64) -> Self {
+    /// A run that nobody waits for any more, from its event `seq` on; it still has the turn of
+    /// its context.
+    pub(super) fn abandoned_run(
+        id: u64,
+        seq: u64,
+        context: Option<Arc<Context>>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         let inner = Inner {
+            permit,
             draining: true,
-            ..Inner::default()
+            ..Inner::after(seq)
         };
         Self {
             id,
-            kind: Kind::Run(None),
+            kind: Kind::Run(context),
             inner: Mutex::new(inner),
         }
     }
 
     /// A process; `handled_seq` is 0 for a new one.
     pub(super) fn exec(id: u64, handled_seq: u64) -> Self {
-        let inner = Inner {
-            received_seq: handled_seq,
-            taken_seq: handled_seq,
-            acked_seq: handled_seq,
-            ..Inner::default()
-        };
+        let inner = Inner::after(handled_seq);
         Self {
             id,
             kind: Kind::Exec,
@@ -164,6 +166,11 @@ impl Target {
         self.inner().acked_seq
     }
 
+    /// Whether its end is known.
+    pub(super) fn is_over(&self) -> bool {
+        self.inner().ended
+    }
+
     /// Number of the event that was taken last.
     pub(super) fn taken_seq(&self) -> u64 {
         self.inner().taken_seq
@@ -172,7 +179,9 @@ impl Target {
     /// Takes an event from init.
     pub(super) fn hand(&self, seq: u64, item: Item) -> Handed {
         let mut inner = self.inner();
-        if seq <= inner.received_seq || inner.ended {
+        // What came before comes again after an attach; what is out of turn was on its way before
+        // the attach, and comes again in its turn.
+        if seq != inner.received_seq + 1 || inner.ended {
             return Handed::Kept;
         }
         inner.received_seq = seq;
@@ -273,6 +282,16 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
 }
 
 impl Inner {
+    /// Everything up to that number has been handled.
+    fn after(seq: u64) -> Self {
+        Self {
+            received_seq: seq,
+            taken_seq: seq,
+            acked_seq: seq,
+            ..Self::default()
+        }
+    }
+
     fn drain(&mut self, bytes: usize, end: bool) -> Handed {
         self.unacked_bytes += bytes;
         self.taken_seq = self.received_seq;
@@ -351,6 +370,19 @@ mod tests {
     }
 
     #[test]
+    fn events_on_their_way_before_an_attach_are_not_taken_for_its_answer() {
+        let target = Target::exec(1, 4);
+        target.hand(9, output(Stream::Stdout, b"late"));
+        for seq in 3..=6 {
+            target.hand(seq, output(Stream::Stdout, format!("{seq}").as_bytes()));
+        }
+        let Some(Item::Output { data, .. }) = take(&target) else {
+            panic!()
+        };
+        assert_eq!((data.as_slice(), target.taken_seq()), (b"56".as_slice(), 6));
+    }
+
+    #[test]
     fn many_small_events_are_acknowledged_by_their_number() {
         let target = Target::exec(1, 0);
         let mut acks = Vec::new();
@@ -398,7 +430,7 @@ mod tests {
 
     #[test]
     fn an_abandoned_run_is_acknowledged_to_its_end() {
-        let target = Target::abandoned_run(1);
+        let target = Target::abandoned_run(1, 0, None, None);
         let big = vec![0; ACK_BYTES];
         assert_eq!(target.hand(1, output(Stream::Stdout, b"x")), Handed::Kept);
         assert_eq!(

@@ -10,6 +10,7 @@ use crownest_init::link::{Request, WINDOW_BYTES_MAX};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context as TaskContext, Waker};
 use std::time::Duration;
 
 const MIB: usize = 1024 * 1024;
@@ -238,8 +239,34 @@ async fn a_refused_run_ends_with_the_reason() {
         panic!()
     };
     assert!(cause.contains("dead"), "{cause}");
-    let mut next = sandbox.run(cell("echo x")).await.unwrap();
-    assert_eq!(finish(&mut next).await.0, b"x");
+    assert!(matches!(
+        sandbox.run(cell("echo x")).await,
+        Err(HostError::ContextDead { .. })
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_from_before_a_restart_keeps_its_turn() {
+    let (spawner, first, sandbox, _peer) = one().await;
+    let old = sandbox.run(cell("hang")).await.unwrap();
+    let old_id = old.id();
+    first.shutdown().await;
+    let second = host(&spawner).await;
+    let known = [KnownSandbox {
+        key: sandbox.key().clone(),
+        template: template(),
+    }];
+    second.recover(&known).await.unwrap();
+    let again = second.get(sandbox.key()).unwrap();
+    let mut waiting = Box::pin(again.run(cell("echo next")));
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    again
+        .call(Request::Interrupt { run: old_id })
+        .await
+        .unwrap();
+    let mut run = waiting.await.unwrap();
+    assert_eq!(finish(&mut run).await.0, b"next");
+    drop(old);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -361,11 +388,15 @@ async fn a_spawner_that_restarts_is_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_create_that_nobody_waits_for_leaves_nothing() {
     let (spawner, host, ..) = one().await;
+    spawner.mute.store(true, Ordering::Release);
     let mut create = Box::pin(host.create(spec()));
-    // The spawner has made it; the answer of its init is not here yet.
-    while spawner.created.lock().unwrap().len() < 2 {
-        assert!(futures_util::poll!(create.as_mut()).is_pending());
-    }
+    until("the spawner has made it", || {
+        // Polled by hand: its init never speaks, so this cannot end by itself.
+        let cx = &mut TaskContext::from_waker(Waker::noop());
+        assert!(create.as_mut().poll(cx).is_pending());
+        spawner.created.lock().unwrap().len() == 2
+    })
+    .await;
     drop(create);
     let key = spawner.created.lock().unwrap()[1].clone();
     until("destroyed", || {

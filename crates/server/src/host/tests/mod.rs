@@ -16,8 +16,9 @@ use crate::egress::Policy;
 use futures_util::future::BoxFuture;
 use peer::Peer;
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ pub(crate) struct PeerSpawner {
     created: Mutex<Vec<SandboxKey>>,
     destroyed: Mutex<Vec<SandboxKey>>,
     oom_kills: AtomicU64,
+    /// Sandboxes made from now on have an init that never says a word.
+    mute: AtomicBool,
+    muted: Mutex<Vec<UnixListener>>,
     /// Commands that fail as if the spawner were away.
     away: AtomicUsize,
 }
@@ -44,6 +48,8 @@ impl PeerSpawner {
             created: Mutex::default(),
             destroyed: Mutex::default(),
             oom_kills: AtomicU64::new(0),
+            mute: AtomicBool::new(false),
+            muted: Mutex::default(),
             away: AtomicUsize::new(0),
         })
     }
@@ -74,8 +80,13 @@ impl Spawner for PeerSpawner {
         Box::pin(async move {
             self.present()?;
             let init_socket = self.init_socket(&spec.key);
-            let peer = Arc::new(Peer::start(&init_socket));
-            self.peers.lock().unwrap().insert(spec.key.clone(), peer);
+            if self.mute.load(Ordering::Acquire) {
+                let listener = UnixListener::bind(&init_socket).unwrap();
+                self.muted.lock().unwrap().push(listener);
+            } else {
+                let peer = Arc::new(Peer::start(&init_socket));
+                self.peers.lock().unwrap().insert(spec.key.clone(), peer);
+            }
             self.created.lock().unwrap().push(spec.key.clone());
             Ok(Created { init_socket })
         })
