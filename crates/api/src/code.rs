@@ -20,6 +20,7 @@ pub struct CodeContext {
     pub is_default: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    pub isolation: ContextIsolation,
 }
 
 /// `POST /v1/sandboxes/{id}/code/contexts`.
@@ -34,6 +35,42 @@ pub struct CreateContext {
     /// How long the interpreter may take to start.
     #[schema(minimum = 1, maximum = 600_000)]
     pub timeout_ms: Option<u64>,
+    /// How the context gets its interpreter; default `fork`.
+    #[serde(default)]
+    pub isolation: ContextIsolation,
+}
+
+/// How a context gets its interpreter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ContextIsolation {
+    /// Forked in milliseconds from a warm process of the template; interpreters of one template
+    /// share their memory layout and hash seed until that process is renewed.
+    #[default]
+    Fork,
+    /// A new process that shares nothing with another; takes as long as the language needs.
+    Fresh,
+}
+
+impl ContextIsolation {
+    /// As it is on the wire and in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fork => "fork",
+            Self::Fresh => "fresh",
+        }
+    }
+
+    /// The reverse of [`Self::as_str`]; anything else is the default.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        if text == Self::Fresh.as_str() {
+            Self::Fresh
+        } else {
+            Self::Fork
+        }
+    }
 }
 
 /// Answer with one context.
@@ -201,11 +238,7 @@ pub enum RejectedReason {
 
 /// One rich output: one representation of one displayed value.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(
-    tag = "kind",
-    rename_all = "snake_case",
-    rename_all_fields = "camelCase"
-)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum CodeOutput {
     Inline {
         /// chart, data, json, latex, markdown or text; with `richOutputs: "inline"` also png,
@@ -221,8 +254,11 @@ pub enum CodeOutput {
     },
     Artifact {
         format: OutputFormat,
+        #[serde(rename = "artifactId")]
         artifact_id: String,
+        #[serde(rename = "contentType")]
         content_type: String,
+        #[serde(rename = "sizeBytes")]
         size_bytes: u64,
         #[serde(flatten)]
         origin: OutputOrigin,

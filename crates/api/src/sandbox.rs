@@ -116,6 +116,7 @@ pub struct Sandbox {
     pub template_version_id: String,
     pub ttl_ms: u64,
     pub expires_at: Timestamp,
+    #[schema(value_type = BTreeMap<String, String>)]
     pub metadata: Metadata,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
@@ -139,6 +140,7 @@ pub struct CreateSandbox {
     #[schema(minimum = 1, maximum = 3_600_000)]
     pub ttl_ms: Option<u64>,
     /// At most 16 keys of at most 64 characters; values of at most 512; 4 KiB together.
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
     pub metadata: Option<Metadata>,
     /// A backup to start from; not enabled.
     pub restore_from: Option<String>,

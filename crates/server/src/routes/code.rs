@@ -17,7 +17,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use crownest_api::code::{
-    CodeContext, ContextAnswer, CreateContext, InterruptAnswer, RunAnswer, RunCode, RunStreamEvent,
+    CodeContext, ContextAnswer, ContextIsolation, CreateContext, InterruptAnswer, RunAnswer,
+    RunCode, RunStreamEvent,
 };
 use crownest_api::page::{Page, PageQuery};
 use crownest_api::{ErrorCode, Scope, Timestamp};
@@ -72,6 +73,7 @@ pub(super) async fn list_contexts(
     let live = app.live_sandbox(&caller, &id).await?;
     let rows = app.store.contexts(&live.org_id, &live.id, &page).await?;
     Ok(Json(paging::answer(rows, |row| CodeContext {
+        isolation: ContextIsolation::from_text(&row.isolation),
         id: row.id,
         sandbox_id: row.sandbox_id,
         language: row.language,
