@@ -39,7 +39,8 @@ test: install-deps ## All tests: Rust, then Python against the built binary.
 	@scripts/test.sh
 
 bench: build ## Measure this machine against the promises of SPECIFICATION.md.
-	@scripts/as-root.sh $(RELEASE) bench
+	@scripts/with-rust.sh $(CARGO) build --release --locked -p crownest-bench
+	@scripts/as-root.sh $(TARGET_DIR)/release/crownest-bench --crownest $(RELEASE) $(BENCH)
 
 lint: install-deps ## Format, clippy, licences and advisories, scripts.
 	@scripts/lint.sh

@@ -10,6 +10,7 @@ use crate::settings;
 use crate::supervisor::{EXIT_CONFIGURATION, die_with_parent};
 use anyhow::Context;
 use crownest_runtime::client::SpawnerClient;
+use crownest_runtime::command::TemplateDigest;
 use crownest_runtime::layout::Layout;
 use crownest_runtime::template::{self, Built, Definition, InUse};
 use crownest_server::host::{Host, HostConfig, Network, PoolConfig, PoolTemplate};
@@ -113,6 +114,7 @@ async fn prepare(
     let store = open_store(options).await?;
     let source = template_source(options.templates_dir.clone());
     let spawner = SpawnerClient::connect(Layout::new(start.instance))?;
+    warm_default_template(&spawner, options);
     let mut host = HostConfig::new(Arc::new(spawner), Arc::new(options.egress(vec![address])?));
     host.sandboxes_max = options.sandboxes_max;
     host.pool = pool(options)?;
@@ -124,6 +126,22 @@ async fn prepare(
     }
     let app = App::new(config, Arc::new(store), host);
     Ok((app, tokio::net::TcpListener::from_std(listener)?))
+}
+
+/// Starts the zygote of the default template now: the first request should not wait for it.
+fn warm_default_template(spawner: &SpawnerClient, options: &ServeOptions) {
+    let built = template::find(&options.default_template, &options.templates_dir);
+    let digest = built
+        .ok()
+        .and_then(|built| TemplateDigest::from_hex(&built.digest));
+    if let Some(digest) = digest {
+        let spawner = spawner.clone();
+        tokio::spawn(async move {
+            if let Err(error) = spawner.warm(digest).await {
+                tracing::warn!(%error, "warming the default template");
+            }
+        });
+    }
 }
 
 async fn open_store(options: &ServeOptions) -> anyhow::Result<Store> {

@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 /// Names of dead contexts that are remembered, to say "dead" instead of "unknown".
 const DEAD_CONTEXTS_MAX: usize = CONTEXTS_MAX;
 /// A driver that closed its control socket is useless. If that was its exit, its death comes
-/// within this time and with its real cause.
-const HANG_UP_GRACE_MS: u64 = 200;
+/// within this time and with its real cause; freeing gigabytes after an out-of-memory kill takes
+/// a while.
+const HANG_UP_GRACE_MS: u64 = 2_000;
 
 /// The driver of a context, dead or alive.
 pub(crate) fn find_context(drivers: &BTreeMap<u64, Driver>, context: &str) -> Option<u64> {

@@ -9,7 +9,7 @@ use crate::checks;
 use crate::error::{ApiError, ApiResult};
 use crate::host::{ContextSpec, HostError, Isolation, Run, RunSpec};
 use crate::sandboxes::LiveSandbox;
-use crownest_api::code::{CodeContext, CreateContext};
+use crownest_api::code::{CodeContext, ContextIsolation, CreateContext};
 use crownest_api::{ErrorCode, IdKind, Timestamp, limits, new_id};
 use crownest_store as store;
 use serde_json::json;
@@ -29,6 +29,7 @@ pub(crate) struct Context {
     pub(crate) language: String,
     pub(crate) cwd: String,
     is_default: bool,
+    isolation: ContextIsolation,
     created_at: Timestamp,
     /// Held while a lost interpreter is replaced, so that two runs do not replace it twice.
     renewal: tokio::sync::Mutex<()>,
@@ -74,6 +75,7 @@ impl Context {
             created_at: self.created_at,
             is_default: self.is_default.then_some(true),
             expires_at: None,
+            isolation: self.isolation,
         }
     }
 
@@ -83,7 +85,10 @@ impl Context {
             language: self.language.clone(),
             cwd: self.cwd.clone(),
             env: BTreeMap::new(),
-            isolation: Isolation::Fork,
+            isolation: match self.isolation {
+                ContextIsolation::Fork => Isolation::Fork,
+                ContextIsolation::Fresh => Isolation::Fresh,
+            },
         }
     }
 
@@ -138,6 +143,7 @@ pub(crate) struct ContextCreation {
     language: String,
     cwd: String,
     timeout: Duration,
+    isolation: ContextIsolation,
 }
 
 impl ContextCreation {
@@ -154,6 +160,7 @@ impl ContextCreation {
             language: request.language,
             cwd,
             timeout,
+            isolation: request.isolation,
         })
     }
 }
@@ -235,6 +242,7 @@ impl App {
             language: creation.language,
             cwd: creation.cwd,
             is_default,
+            isolation: creation.isolation,
             created_at: Timestamp::now(),
             renewal: tokio::sync::Mutex::default(),
             current: Mutex::default(),
@@ -246,7 +254,7 @@ impl App {
             language: context.language.clone(),
             cwd: context.cwd.clone(),
             is_default,
-            isolation: "fork".to_owned(),
+            isolation: context.isolation.as_str().to_owned(),
             created_at: micros(context.created_at),
         };
         let opening = live.host.open_context(context.spec());
@@ -299,6 +307,7 @@ impl App {
             language: language.to_owned(),
             cwd: checks::WORKSPACE.to_owned(),
             timeout: Duration::from_millis(limits::CONTEXT_TIMEOUT_DEFAULT_MS),
+            isolation: ContextIsolation::Fork,
         };
         self.open_context(live, creation, true).await
     }
@@ -362,6 +371,7 @@ impl App {
                     language: row.language,
                     cwd: row.cwd,
                     is_default: row.is_default,
+                    isolation: ContextIsolation::from_text(&row.isolation),
                     created_at: Timestamp::from_millis(row.created_at / 1_000),
                     renewal: tokio::sync::Mutex::default(),
                     current: Mutex::default(),
@@ -401,6 +411,7 @@ mod tests {
             language: "python".into(),
             cwd: "/workspace".into(),
             is_default: false,
+            isolation: ContextIsolation::Fork,
             created_at: Timestamp::from_millis(0),
             renewal: tokio::sync::Mutex::default(),
             current: Mutex::default(),

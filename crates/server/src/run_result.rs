@@ -75,7 +75,6 @@ pub(crate) enum Step {
     Stderr(String),
     /// These outputs of the collector are new.
     Outputs(Range<usize>),
-    Error,
     Done(RunDone),
     Nothing,
 }
@@ -136,7 +135,7 @@ impl RunCollector {
                     traceback,
                     line,
                 });
-                Step::Error
+                Step::Nothing
             }
             RunEvent::Done(done) => Step::Done(done),
         }
@@ -165,10 +164,6 @@ impl RunCollector {
 
     pub(crate) fn outputs(&self, range: Range<usize>) -> &[CodeOutput] {
         self.outputs.get(range).unwrap_or_default()
-    }
-
-    pub(crate) fn error(&self) -> Option<&CodeError> {
-        self.error.as_ref()
     }
 
     fn clear(&mut self) {

@@ -16,7 +16,7 @@ use crate::sandboxes::{LiveSandbox, Work};
 use crate::sse;
 use axum::http::StatusCode;
 use bytes::Bytes;
-use crownest_api::code::{RunAnswer, RunCode, RunCodeResult, RunOutcome, RunStreamEvent};
+use crownest_api::code::{RunAnswer, RunCode, RunCodeResult, RunStreamEvent};
 use crownest_api::{ErrorCode, IdKind, Scope, limits};
 use crownest_store::IDEMPOTENT_BODY_BYTES_MAX;
 use serde_json::json;
@@ -190,9 +190,9 @@ impl App {
             }
         };
         let result = run.collector.finish(&done, run.place);
-        if let (Some(sink), Some(error)) = (sink, &result.error)
-            && result.outcome != RunOutcome::Completed
-        {
+        // Once, at the end: only there it is known whether the interpreter's own error (say a
+        // KeyboardInterrupt) is the run's, or the interrupt or timeout that caused it.
+        if let (Some(sink), Some(error)) = (sink, &result.error) {
             sink.event("error", &RunStreamEvent::Error(error)).await?;
         }
         let outcome = result.outcome.as_str();
@@ -266,10 +266,6 @@ async fn stream_step(collector: &RunCollector, step: &Step, sink: &EventSink) ->
             }
             Ok(())
         }
-        Step::Error => match collector.error() {
-            Some(error) => sink.event("error", &RunStreamEvent::Error(error)).await,
-            None => Ok(()),
-        },
         Step::Done(_) | Step::Nothing => Ok(()),
     }
 }

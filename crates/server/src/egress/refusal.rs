@@ -15,17 +15,17 @@ const REASON_BYTES_MAX: usize = 400;
 /// A request that is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("port {port} may not be connected to (egress.denied_ports)")]
+    #[error("port {port} may not be connected to (no port of mail)")]
     Port { port: u16 },
-    #[error("host {host} is denied by the operator (egress.deny)")]
+    #[error("host {host} is denied by the operator (egress_deny)")]
     DeniedHost { host: String },
     #[error(
-        "host {host} is not on the list of allowed hosts; an operator can add it to egress.allow"
+        "host {host} is not on the list of allowed hosts; an operator can add it to egress_allow"
     )]
     NotAllowed { host: String },
     #[error(
         "host {host} resolved to {ip}, {what}; an operator can allow it with \
-         egress.allow = [\"{host}\"]"
+         egress_allow = [\"{host}\"]"
     )]
     Address {
         host: String,
