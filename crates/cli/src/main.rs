@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         Command::ConfigurationReference => {
             print!(
                 "{}",
-                options::reference(ServeOptions::augment_args(clap::Command::new("serve")))
+                options::reference(&ServeOptions::augment_args(clap::Command::new("serve")))
             );
             Ok(())
         }

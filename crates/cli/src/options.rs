@@ -123,7 +123,7 @@ pub(crate) struct ServeOptions {
 }
 
 /// docs/configuration.md, from the options themselves.
-pub(crate) fn reference(command: clap::Command) -> String {
+pub(crate) fn reference(command: &clap::Command) -> String {
     let mut text = String::from(
         "# Configuration\n\n\
          `crownest serve` takes each option as a flag, as an environment variable or as a key of\n\
@@ -158,7 +158,7 @@ pub(crate) fn reference(command: clap::Command) -> String {
         };
         let help = arg
             .get_long_help()
-            .or(arg.get_help())
+            .or_else(|| arg.get_help())
             .map(ToString::to_string)
             .unwrap_or_default();
         let help = help.replace('\n', " ").replace('|', "\\|");
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn the_reference_is_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
-        let want = reference(ServeOptions::augment_args(clap::Command::new("serve")));
+        let want = reference(&ServeOptions::augment_args(clap::Command::new("serve")));
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(path, &want).unwrap();
         }

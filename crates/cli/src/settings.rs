@@ -25,9 +25,9 @@ pub(crate) fn start_log(filter: &str, json: bool) {
         .with_env_filter(filter)
         .with_writer(io::stderr);
     if json {
-        log.json().init()
+        log.json().init();
     } else {
-        log.with_target(false).init()
+        log.with_target(false).init();
     }
 }
 

@@ -337,6 +337,7 @@ fn cut_stream(chunks: &mut Vec<String>, truncated: &mut Option<bool>, omitted: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crownest_api::code::RunOutcome;
 
     #[test]
     fn a_replay_that_is_too_large_is_cut_and_says_so() {
