@@ -268,7 +268,7 @@ impl State {
                 if code == "refuse" {
                     refused(CallErrorCode::ContextDead)
                 } else {
-                    self.start_run(run, context, &code);
+                    self.start_run(run, &context, &code);
                     ok
                 }
             }
@@ -304,9 +304,9 @@ impl State {
         }
     }
 
-    fn start_run(&mut self, id: u64, context: String, code: &str) {
+    fn start_run(&mut self, id: u64, context: &str, code: &str) {
         let mut target = Target {
-            context: Some(context.clone()),
+            context: Some(context.to_owned()),
             sent: Some(0),
             chunk: CHUNK_BYTES,
             ..Target::default()
@@ -332,7 +332,7 @@ impl State {
                 target.end = completed;
             }
             "die" => {
-                self.contexts.retain(|c| *c != context);
+                self.contexts.retain(|c| c != context);
                 let signal = Some(rest.parse().unwrap());
                 let death = Death {
                     signal,
@@ -459,5 +459,5 @@ impl Target {
 
 /// The byte at a position of a flood: loss, repetition and reordering all show.
 pub(crate) fn pattern(position: usize) -> u8 {
-    (position % 251) as u8
+    u8::try_from(position % 251).expect("below 251")
 }
