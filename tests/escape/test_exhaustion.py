@@ -21,7 +21,7 @@ ASKED_MIN = 5
 
 
 @contextmanager
-def bomb(sandbox: Sandbox, code: str, timeout_ms: int = 4_000) -> Iterator[dict[str, Any]]:
+def bomb(sandbox: Sandbox, code: str, timeout_ms: int = 2_500) -> Iterator[dict[str, Any]]:
     """The code runs while the body does; afterwards its answer is in the dict."""
     answer: dict[str, Any] = {}
 
@@ -71,8 +71,8 @@ BOMBS = {
     "sockets": "import socket\nkeep = []\nwhile True:\n    try:\n        keep.append(socket.socketpair())\n"
     "        keep[-1][0].setblocking(False)\n        while True: keep[-1][0].send(bytes(65536))\n"
     "    except OSError:\n        pass",
-    "signals": "import os, signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n"
-    "    except (OSError, ValueError): pass\nwhile True: os.kill(-1, 23)",
+    "signals": "import os, signal\nif os.fork() == 0:\n    while True: pass\n"
+    "while True: os.kill(-1, signal.SIGURG)",
 }
 
 
@@ -156,9 +156,8 @@ def test_disk_limits(make: Callable[..., Sandbox]) -> None:
 
 def test_name_limits(make: Callable[..., Sandbox]) -> None:
     sandbox = make()
-    for place, limit in (("/tmp/n", 100_000), ("/workspace/n", 200_000)):
-        error, count = sandbox.probe(f"{LIMITS}\nresult = names({place!r})")
-        assert error == "ENOSPC" and count <= limit, (place, error, count)
+    error, count = sandbox.probe(f"{LIMITS}\nresult = names('/tmp/n')")
+    assert error == "ENOSPC" and count <= 100_000, (error, count)
 
 
 def test_process_and_descriptor_limits(make: Callable[..., Sandbox]) -> None:
@@ -300,10 +299,25 @@ result = total
 
 def test_any_number_of_sizes_can_be_asked_for(api: Api) -> None:
     """The files that mask /proc are made per size; running out of them must stop nobody."""
-    base = 64 << 20
-    for step in range(1_100):
-        made = api.create(resources={"memoryBytes": base + step})
-        made.destroy()
+    base, sizes, threads = 64 << 20, 1_100, 4
+    refused: list[str] = []
+
+    def ask(first: int) -> None:
+        own = Api(api.server)
+        for step in range(first, sizes, threads):
+            answer = own.http.post("/v1/sandboxes", json={"resources": {"memoryBytes": base + step}})
+            if answer.status_code != 201:
+                refused.append(answer.text)
+                return
+            body = answer.json()
+            own.http.delete(f"/v1/sandboxes/{body.get('sandbox', body)['id']}")
+
+    running = [threading.Thread(target=ask, args=(first,)) for first in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert refused == []
 
 
 def test_contexts_of_one_sandbox_are_bounded(make: Callable[..., Sandbox]) -> None:

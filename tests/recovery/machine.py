@@ -1,0 +1,227 @@
+"""What one server has on this machine, counted from outside.
+
+Owns: finding the processes, groups, descriptors and files that belong to one instance, waiting for
+a condition. Does not own: starting servers (../server.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from server import Server
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+RUN_DIR = Path("/run/crownest")
+WAIT_SECONDS_MAX = 30
+LOOK_SECONDS = 0.02
+
+
+def data_directory() -> Path:
+    """For a server of a test's own: its user must be able to enter what is above."""
+    path = Path(tempfile.mkdtemp(prefix="crownest-test-"))
+    path.chmod(0o711)
+    return path / "data"
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = WAIT_SECONDS_MAX) -> Any:
+    """Looks again and again until the condition has a value; fails by name when it never has."""
+    end = time.monotonic() + seconds
+    while True:
+        if value := condition():
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(LOOK_SECONDS)
+
+
+def argument(pid: int, name: str) -> str | None:
+    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    return arguments[arguments.index(name) + 1] if name in arguments else None
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """By number and never by name; only processes of a server that the test started."""
+    handle = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(handle, number)
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True)
+class Census:
+    """Everything that must not grow."""
+
+    groups: int
+    processes: int
+    networks: int
+    sockets: int
+    notes: int
+    host_mounts: int
+    spawner_mounts: int
+    server_fds: int
+    spawner_fds: int
+    zygotes: int
+    zygote_fds: int
+
+
+class Machine:
+    """One running server's traces."""
+
+    def __init__(self, server: Server):
+        self.server = server
+        self.instance = argument(self.pid("spawner"), "--instance")
+
+    def pid(self, name: str) -> int:
+        """Of the child of that name, once it is there."""
+        return wait_for(f"a {name}", lambda: self.server.children().get(name))
+
+    def groups(self) -> list[Path]:
+        """Of sandboxes, in every hierarchy."""
+        name = f"crownest-{self.instance}"
+        return [
+            group
+            for parent in (*CGROUP_ROOT.glob(f"*/{name}"), *CGROUP_ROOT.glob(name))
+            for group in parent.iterdir()
+            if group.is_dir() and "." in group.name
+        ]
+
+    def processes(self, key: str = "") -> set[int]:
+        """In the groups of all sandboxes, or of one."""
+        found: set[int] = set()
+        for group in self.groups():
+            if group.name.startswith(key):
+                try:
+                    found |= {int(p) for p in (group / "cgroup.procs").read_text().split()}
+                except OSError:
+                    continue
+        return found
+
+    def init(self, key: str) -> int:
+        """The process of a sandbox that is number 1 inside."""
+        for pid in self.processes(f"{key}."):
+            status = Path(f"/proc/{pid}/status").read_text()
+            if status.split("NSpid:")[1].splitlines()[0].split()[-1] == "1":
+                return pid
+        raise AssertionError(f"sandbox {key} has no init")
+
+    def zygotes(self) -> list[int]:
+        """Children of the spawner that run Python; forks of theirs are children of a zygote."""
+        spawner = self.pid("spawner")
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                    line = (entry / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if parent == spawner and b"zygote.py" in line and alive(int(entry.name)):
+                    found.append(int(entry.name))
+        return found
+
+    def census(self) -> Census:
+        spawner, server, zygotes = self.pid("spawner"), self.pid("server"), self.zygotes()
+
+        def fds(pid: int) -> int:
+            return len(os.listdir(f"/proc/{pid}/fd"))
+
+        def mounts(pid: int | str) -> int:
+            return len(Path(f"/proc/{pid}/mounts").read_text().splitlines())
+
+        processes = self.processes()
+        networks = set()
+        for pid in processes:
+            try:
+                networks.add(os.readlink(f"/proc/{pid}/ns/net"))
+            except OSError:
+                continue
+        root = RUN_DIR / str(self.instance)
+        return Census(
+            groups=len(self.groups()),
+            processes=len(processes),
+            networks=len(networks),
+            sockets=len(os.listdir(root / "init")),
+            notes=len(os.listdir(root / "notes")),
+            host_mounts=mounts("self"),
+            spawner_mounts=mounts(spawner),
+            server_fds=fds(server),
+            spawner_fds=fds(spawner),
+            zygotes=len(zygotes),
+            zygote_fds=sum(fds(pid) for pid in zygotes),
+        )
+
+
+class Client:
+    """A tenant who knows that servers restart: asks again when nobody answers."""
+
+    def __init__(self, server: Server):
+        self.server = server
+        self.headers = {"authorization": f"Bearer {server.api_key}"}
+
+    def request(self, method: str, path: str, body: Any = None, timeout: float = 60) -> httpx.Response:
+        return httpx.request(
+            method, self.server.url + path, json=body, headers=self.headers, timeout=timeout
+        )
+
+    def insist(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """Until there is an answer other than "try again"."""
+
+        def ask() -> httpx.Response | None:
+            try:
+                answer = self.request(method, path, body)
+            except httpx.TransportError:
+                return None
+            retry = answer.status_code in (429, 502, 503)
+            return None if retry else answer
+
+        return wait_for(f"an answer to {method} {path}", ask)
+
+    def create(self, **request: Any) -> str:
+        answer = self.insist("POST", "/v1/sandboxes", request)
+        assert answer.status_code == 201, answer.text
+        body = answer.json()
+        return body.get("sandbox", body)["id"]
+
+    def context(self, sandbox: str) -> str:
+        answer = self.insist("POST", f"/v1/sandboxes/{sandbox}/code/contexts", {"language": "python"})
+        assert answer.status_code == 201, answer.text
+        return answer.json()["context"]["id"]
+
+    def run(self, sandbox: str, code: str, context: str | None = None) -> dict[str, Any]:
+        body = {"code": code, "language": "python", "timeoutMs": 30_000}
+        if context:
+            body["contextId"] = context
+        answer = self.insist("POST", f"/v1/sandboxes/{sandbox}/code/runs", body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["run"]
+
+    def value(self, sandbox: str, code: str, context: str | None = None) -> str:
+        run = self.run(sandbox, code, context)
+        assert run["outputs"], run
+        return run["outputs"][0]["value"]
+
+    def destroy(self, sandbox: str) -> None:
+        answer = self.insist("DELETE", f"/v1/sandboxes/{sandbox}")
+        assert answer.status_code == 200, answer.text
+
+
+def key_of(sandbox: str) -> str:
+    return sandbox.removeprefix("sbx_")
