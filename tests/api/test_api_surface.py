@@ -1,0 +1,141 @@
+"""What is there without knowing anything: probes, metrics, the description, refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import httpx
+import pytest
+
+from rest import Sandbox, connect, refusal
+from server import Server
+
+# Every route of the first release; the description must list them and nothing beside.
+ROUTES = {
+    "/healthz": {"get"},
+    "/readyz": {"get"},
+    "/v1/projects": {"get", "post"},
+    "/v1/api-keys": {"get"},
+    "/v1/api-keys/{apiKeyId}": {"get", "delete"},
+    "/v1/usage": {"get"},
+    "/v1/sandboxes": {"get", "post"},
+    "/v1/sandboxes/{sandboxId}": {"get", "delete"},
+    "/v1/sandboxes/{sandboxId}/extend": {"post"},
+    "/v1/sandboxes/{sandboxId}/ttl": {"post"},
+    "/v1/sandboxes/{sandboxId}/code/contexts": {"get", "post"},
+    "/v1/sandboxes/{sandboxId}/code/contexts/{contextId}": {"get", "delete"},
+    "/v1/sandboxes/{sandboxId}/code/contexts/{contextId}/interrupt": {"post"},
+    "/v1/sandboxes/{sandboxId}/code/runs": {"post"},
+    "/v1/sandboxes/{sandboxId}/code/runs/stream": {"post"},
+    "/v1/sandboxes/{sandboxId}/commands": {"post"},
+    "/v1/sandboxes/{sandboxId}/commands/run": {"post"},
+    "/v1/sandboxes/{sandboxId}/commands/start": {"post"},
+    "/v1/sandboxes/{sandboxId}/files": {"get", "put", "delete"},
+    "/v1/sandboxes/{sandboxId}/files/stat": {"get"},
+    "/v1/sandboxes/{sandboxId}/files/read": {"get"},
+    "/v1/sandboxes/{sandboxId}/files/mkdir": {"post"},
+    "/v1/sandboxes/{sandboxId}/files/move": {"post"},
+}
+OPEN = {"/healthz", "/readyz"}
+
+
+@pytest.fixture
+def anyone(server: Server) -> httpx.Client:
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize("probe", ["/healthz", "/readyz"])
+def test_probes_need_no_key(anyone, probe):
+    response = anyone.get(probe)
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+def test_metrics_are_prometheus_text_and_count_runs(anyone, sandbox: Sandbox):
+    def runs() -> float:
+        response = anyone.get("/metrics")
+        assert response.status_code == 200
+        assert "text" in response.headers["content-type"]
+        samples = [line for line in response.text.splitlines() if line and line[0] != "#"]
+        assert samples and all(re.fullmatch(r"[a-z_]+(\{.*\})? \S+", s) for s in samples)
+        found = re.search(
+            r'^crownest_\w*runs\w*\{outcome="completed"\} (\S+)$', response.text, re.M
+        )
+        return float(found[1]) if found else 0.0
+
+    before = runs()
+    sandbox.value("1+1")
+    assert runs() >= before + 1
+    # Nothing a tenant chose may become a label: ids would grow without bound.
+    assert sandbox.id not in anyone.get("/metrics").text
+
+
+def test_the_description_has_every_route(anyone):
+    response = anyone.get("/openapi.json")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/vnd.oai.openapi+json; charset=utf-8"
+    description = response.json()
+    assert description["openapi"].startswith("3.")
+    assert {path: set(item) for path, item in description["paths"].items()} == ROUTES
+
+
+def test_the_description_is_whole(anyone):
+    """References lead somewhere, operations have names and say who may call them."""
+    text = anyone.get("/openapi.json").text
+    description = json.loads(text)
+    for reference in re.findall(r'"\$ref":"#/([^"]+)"', text):
+        place = description
+        for step in reference.split("/"):
+            place = place[step]
+    names = []
+    for path, item in description["paths"].items():
+        for operation in item.values():
+            names.append(operation["operationId"])
+            security = operation.get("security", description.get("security"))
+            assert (path in OPEN) == (security in ([], [{}], None)), (path, security)
+    assert len(names) == len(set(names))
+    properties = description["components"]["schemas"]["RunCode"]["properties"]
+    assert {"code", "language", "contextId", "timeoutMs", "richOutputs"} <= set(properties)
+
+
+def test_every_answer_names_its_request(anyone):
+    generated = anyone.get("/healthz").headers["x-request-id"]
+    assert re.fullmatch(r"req_[A-Za-z0-9_-]+", generated)
+    assert (
+        anyone.get("/healthz", headers={"x-request-id": "mine-1"}).headers["x-request-id"]
+        == "mine-1"
+    )
+    evil = anyone.get("/healthz", headers={"x-request-id": 'a"b c'}).headers["x-request-id"]
+    assert evil.startswith("req_")
+
+
+def test_unknown_routes_and_methods_are_refused_in_the_envelope(client):
+    refusal(client.get("/v1/nothing"), 404, "not_found")
+    refusal(client.patch("/v1/sandboxes"), 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b"null", b'"x"', b'{"ttlMs":"soon"}', b"\xff\xfe", b'{"ttlMs":1e400}']
+)
+def test_bodies_that_are_no_request_are_refused(client, body):
+    refusal(client.post("/v1/sandboxes", content=body), 400, "invalid_request")
+
+
+def test_a_body_over_the_limit_is_refused_and_the_connection_lives(server):
+    with connect(server) as client:
+        huge = b'{"metadata":{"a":"' + b"x" * (3 * 1024 * 1024) + b'"}}'
+        refusal(client.post("/v1/sandboxes", content=huge), 413, "request_too_large")
+        assert client.get("/healthz").status_code == 200
+
+
+def test_unknown_fields_are_tolerated(make):
+    sandbox = make(later={"a": 1})
+    assert sandbox.run("1", later=True)["outcome"] == "completed"
+
+
+def test_times_are_utc_with_milliseconds(sandbox: Sandbox):
+    form = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+    assert re.fullmatch(form, sandbox.record["createdAt"])
+    assert re.fullmatch(form, sandbox.record["expiresAt"])
+    assert "destroyedAt" not in sandbox.record, "absent values are left out"
