@@ -16,7 +16,7 @@ use crate::sandboxes::{LiveSandbox, Work};
 use crate::sse;
 use axum::http::StatusCode;
 use bytes::Bytes;
-use crownest_api::code::{RunAnswer, RunCode, RunCodeResult, RunStreamEvent};
+use crownest_api::code::{CodeError, RunAnswer, RunCode, RunCodeResult, RunStreamEvent};
 use crownest_api::{ErrorCode, IdKind, Scope, limits};
 use crownest_store::IDEMPOTENT_BODY_BYTES_MAX;
 use serde_json::json;
@@ -109,6 +109,20 @@ impl EventSink {
     /// The last frame: whether anybody still listens makes no difference.
     pub(crate) async fn last(&self, frame: Vec<u8>) {
         let _ = self.frames.send(frame.into()).await;
+    }
+
+    /// The last event of a stream that has no result.
+    pub(crate) async fn broken_off(&self, error: &ApiError) {
+        let error = CodeError {
+            message: error.message.clone(),
+            name: Some(error.code.as_str().to_owned()),
+            traceback: None,
+            line: None,
+        };
+        let mut frame = Vec::new();
+        if sse::push_event("error", &RunStreamEvent::Error(&error), &mut frame).is_ok() {
+            self.last(frame).await;
+        }
     }
 
     async fn send(&self, frame: Vec<u8>) -> ApiResult<()> {

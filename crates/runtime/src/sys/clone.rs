@@ -157,6 +157,8 @@ pub fn clone3_owned_by(
     use rustix::thread::{
         CapabilitiesSecureBits, Uid, set_capabilities_secure_bits, set_thread_res_uid,
     };
+    let parent = rustix::process::getppid();
+    let death_signal = rustix::process::parent_process_death_signal()?;
     // Without this bit leaving uid 0 would empty the effective capabilities.
     set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
     set_thread_res_uid(None, Uid::from_raw(owner), None)?;
@@ -166,6 +168,12 @@ pub fn clone3_owned_by(
     }
     if set_thread_res_uid(None, Uid::ROOT, None).is_err() {
         // A spawner that is not root any more is of no use; the supervisor starts another.
+        super::exit_now(1);
+    }
+    // A change of the effective user forgets the wish to die with the parent; it may have died
+    // meanwhile.
+    let again = rustix::process::set_parent_process_death_signal(death_signal);
+    if again.is_err() || rustix::process::getppid() != parent {
         super::exit_now(1);
     }
     cloned

@@ -342,7 +342,8 @@ pub(super) fn take_hello(sandbox: &Arc<Sandbox>, link: &Link, hello: Hello) {
             continue;
         }
         if state.context.is_some() {
-            // Whoever asked for it is gone: it may finish, and its output goes nowhere.
+            // Whoever asked for it is gone, as when a client hangs up: it is interrupted, so that
+            // the context is free for the next, and what it still says goes nowhere.
             count(&sandbox.shared.counters.runs_recovered);
             drain_run(sandbox, link, &state);
         } else {
@@ -373,6 +374,7 @@ fn drain_run(sandbox: &Sandbox, link: &Link, state: &TargetState) {
     let permit = context
         .as_ref()
         .and_then(|context| context.turn_of_running());
+    link.send_later(Request::Interrupt { run: state.target });
     let target = Arc::new(Target::abandoned_run(
         state.target,
         state.seq,

@@ -126,8 +126,10 @@ impl Sandbox {
     /// [`HostError::PortClosed`] when nothing listens there.
     pub async fn dial(&self, port: u16) -> Result<TcpStream, HostError> {
         let pending = self.calls.begin();
-        self.link().send(pending.id, Request::Dial { port })?;
-        let mut answer = timed(CALL_TIMEOUT, pending.answer(port)).await?;
+        let sent = self.link().send(pending.id, Request::Dial { port });
+        sent.map_err(|e| self.lost(e))?;
+        let answer = timed(CALL_TIMEOUT, pending.answer(port)).await;
+        let mut answer = answer.map_err(|e| self.lost(e))?;
         let (Some(fd), true) = (answer.fds.pop(), answer.fds.is_empty()) else {
             return Err(HostError::Protocol(
                 "dial without exactly one socket".into(),

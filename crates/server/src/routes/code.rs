@@ -275,6 +275,8 @@ impl Streamed {
                 if error.code != ErrorCode::Unavailable {
                     tracing::error!(%error, request = &*self.request.id, "a stream broke off");
                 }
+                // A stream that just ended would look like a run that had nothing to say.
+                self.sink.broken_off(&error).await;
                 if let Some(reservation) = self.reservation {
                     reservation.settle(&Err(error)).await;
                 }

@@ -7,7 +7,7 @@ use super::super::create::find_template;
 use super::super::stage::{FILTER_FILE, FIRST_FREE_FD, Stage};
 use super::super::{SpawnerConfig, failed, refusal};
 use crate::command::{Refusal, Step, TemplateDigest};
-use crate::plan::StageFile;
+use crate::plan::{HOSTNAME, StageFile};
 use crate::sys::{self, AttrFlags, CloneFlags, Cloned, clone3, set_mount_attr};
 use crate::template;
 use rustix::fs::{CWD, Mode, OFlags, open};
@@ -115,6 +115,8 @@ fn become_zygote(
         umask(Mode::from_raw_mode(0o022));
         // Its children run tenant code: when memory is short they go before init does.
         fs::write("/proc/self/oom_score_adj", OOM_SCORE)?;
+        // Interpreters remember the name of the machine: the sandbox's, not the host's.
+        rustix::system::sethostname(HOSTNAME.as_bytes())?;
         enter_template(rootfs, stage)?;
         setsid()?;
         let socket = rustix::io::fcntl_dupfd_cloexec(socket, FIRST_FREE_FD)?;
