@@ -53,7 +53,7 @@ pub struct HostMetrics {
     pub runs: u64,
     /// Runs whose consumer went away before the end.
     pub runs_abandoned: u64,
-    /// Runs found after a restart and let finish.
+    /// Runs found after a restart and interrupted, since nobody waits for them.
     pub runs_recovered: u64,
     pub execs: u64,
     /// Drivers forked from a zygote.

@@ -265,7 +265,10 @@ impl State {
             }
             Request::Run { context, run, .. } if self.contexts.contains(&context) => {
                 let code = String::from_utf8(body.to_vec()).unwrap();
-                if code == "refuse" {
+                let running = |t: &Target| !t.done && t.context.as_ref() == Some(&context);
+                if self.targets.values().any(running) {
+                    refused(CallErrorCode::ContextBusy)
+                } else if code == "refuse" {
                     refused(CallErrorCode::ContextDead)
                 } else {
                     self.start_run(run, &context, &code);
