@@ -18,6 +18,7 @@ mod app;
 mod audit;
 mod auth;
 mod bootstrap;
+mod budget;
 mod checks;
 mod code;
 mod commands;

@@ -1,5 +1,6 @@
 //! Collects what a run says into one bounded result.
 
+use crate::budget::Share;
 use crate::host::{Bundle, RunDone, RunEvent, RunOutcome as HostOutcome};
 use crate::outputs::{self, BundlePlace, OutputPolicy};
 use crownest_api::code::{CodeError, CodeOutput, OutputOrigin, RunCodeResult, RunOutcome};
@@ -12,6 +13,7 @@ pub(crate) struct Collected {
     chunks: Vec<String>,
     bytes: usize,
     omitted: u64,
+    share: Share,
 }
 
 impl Collected {
@@ -22,6 +24,11 @@ impl Collected {
             0
         } else {
             text.floor_char_boundary(room)
+        };
+        let kept = if kept > 0 && self.share.take(kept) {
+            kept
+        } else {
+            0
         };
         self.omitted += (text.len() - kept) as u64;
         if kept == 0 {
@@ -37,13 +44,17 @@ impl Collected {
         }
     }
 
-    pub(crate) fn chunks(self) -> (Vec<String>, Option<u64>) {
-        (self.chunks, (self.omitted > 0).then_some(self.omitted))
+    pub(crate) fn chunks(self) -> (Vec<String>, Option<u64>, Share) {
+        (
+            self.chunks,
+            (self.omitted > 0).then_some(self.omitted),
+            self.share,
+        )
     }
 
     /// Everything kept, in one piece.
     pub(crate) fn joined(self) -> (String, Option<u64>) {
-        let (mut chunks, omitted) = self.chunks();
+        let (mut chunks, omitted, _share) = self.chunks();
         let text = if chunks.len() == 1 {
             chunks.remove(0)
         } else {
@@ -62,6 +73,7 @@ pub(crate) struct RunCollector {
     outputs: Vec<CodeOutput>,
     outputs_bytes: usize,
     outputs_omitted: u64,
+    outputs_share: Share,
     values: u32,
     /// The next display replaces everything shown before it.
     clear_pending: bool,
@@ -88,6 +100,7 @@ impl RunCollector {
             outputs: Vec::new(),
             outputs_bytes: 0,
             outputs_omitted: 0,
+            outputs_share: Share::default(),
             values: 0,
             clear_pending: false,
             error: None,
@@ -168,6 +181,7 @@ impl RunCollector {
 
     fn clear(&mut self) {
         self.outputs.clear();
+        self.outputs_share.give_back(self.outputs_bytes);
         self.outputs_bytes = 0;
         self.clear_pending = false;
     }
@@ -181,7 +195,8 @@ impl RunCollector {
         for output in new {
             let weight = outputs::weight(&output);
             let fits = self.outputs.len() < limits::RUN_OUTPUTS_MAX
-                && self.outputs_bytes + weight <= limits::RUN_OUTPUTS_BYTES_MAX;
+                && self.outputs_bytes + weight <= limits::RUN_OUTPUTS_BYTES_MAX
+                && self.outputs_share.take(weight);
             if fits {
                 self.outputs_bytes += weight;
                 self.outputs.push(output);
@@ -201,15 +216,17 @@ impl RunCollector {
             let ours = origin.display_id.as_deref() == Some(id);
             if ours {
                 found = Some(origin.value_index);
-                self.outputs_bytes -= outputs::weight(output);
+                let weight = outputs::weight(output);
+                self.outputs_bytes -= weight;
+                self.outputs_share.give_back(weight);
             }
             !ours
         });
         found
     }
 
-    /// The result, once the run is over.
-    pub(crate) fn finish(mut self, done: &RunDone, place: RunPlace) -> RunCodeResult {
+    /// The result, once the run is over, and the memory that it has taken.
+    pub(crate) fn finish(mut self, done: &RunDone, place: RunPlace) -> (RunCodeResult, Share) {
         let (outcome, error) = outcome(&done.outcome);
         if let Some(mut error) = error {
             // Where the code was is still worth knowing.
@@ -219,9 +236,9 @@ impl RunCollector {
         // An updated display keeps its place among the values.
         self.outputs
             .sort_by_key(|output| origin(output).value_index);
-        let (stdout, stdout_omitted_bytes) = self.stdout.chunks();
-        let (stderr, stderr_omitted_bytes) = self.stderr.chunks();
-        RunCodeResult {
+        let (stdout, stdout_omitted_bytes, stdout_share) = self.stdout.chunks();
+        let (stderr, stderr_omitted_bytes, stderr_share) = self.stderr.chunks();
+        let result = RunCodeResult {
             sandbox_id: place.sandbox_id,
             context_id: place.context_id,
             language: place.language,
@@ -240,7 +257,11 @@ impl RunCollector {
             duration_ms: Some(u64::try_from(done.duration.as_millis()).unwrap_or(u64::MAX)),
             outcome,
             context_reset: place.context_reset.then_some(true),
-        }
+        };
+        (
+            result,
+            stdout_share.join(stderr_share).join(self.outputs_share),
+        )
     }
 }
 
@@ -354,7 +375,7 @@ mod tests {
             language: "python".into(),
             context_reset: false,
         };
-        collector.finish(&done, place)
+        collector.finish(&done, place).0
     }
 
     fn texts(result: &RunCodeResult) -> Vec<String> {
@@ -377,7 +398,7 @@ mod tests {
         for _ in 0..12 {
             collected.push(&piece);
         }
-        let (chunks, omitted) = collected.chunks();
+        let (chunks, omitted, _share) = collected.chunks();
         let kept: usize = chunks.iter().map(String::len).sum();
         assert_eq!(kept, limits::RUN_OUTPUT_BYTES_MAX);
         assert_eq!(omitted, Some((12 * piece.len() - kept) as u64));
@@ -389,7 +410,7 @@ mod tests {
         for _ in 0..100_000 {
             collected.push("0123456789\n");
         }
-        let (chunks, omitted) = collected.chunks();
+        let (chunks, omitted, _share) = collected.chunks();
         assert_eq!((chunks.len(), omitted), (2, None));
     }
 

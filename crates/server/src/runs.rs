@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::audit::Deed;
 use crate::auth::Principal;
+use crate::budget::Share;
 use crate::checks;
 use crate::code::{self, Active, Context};
 use crate::error::{ApiError, ApiResult};
@@ -107,7 +108,7 @@ impl EventSink {
     }
 
     /// The last frame: whether anybody still listens makes no difference.
-    pub(crate) async fn last(&self, frame: Vec<u8>) {
+    pub(crate) async fn last(&self, frame: impl Into<Bytes>) {
         let _ = self.frames.send(frame.into()).await;
     }
 
@@ -186,7 +187,7 @@ impl App {
         request: &RequestContext,
         mut run: StartedRun,
         sink: Option<&EventSink>,
-    ) -> ApiResult<RunCodeResult> {
+    ) -> ApiResult<(RunCodeResult, Share)> {
         let done = loop {
             let event = next_event(&mut run, sink).await?;
             let Some(event) = event else {
@@ -203,7 +204,7 @@ impl App {
                 break done;
             }
         };
-        let result = run.collector.finish(&done, run.place);
+        let (result, share) = run.collector.finish(&done, run.place);
         // Once, at the end: only there it is known whether the interpreter's own error (say a
         // KeyboardInterrupt) is the run's, or the interrupt or timeout that caused it.
         if let (Some(sink), Some(error)) = (sink, &result.error) {
@@ -226,7 +227,7 @@ impl App {
         };
         let details = json!({ "contextId": result.context_id, "language": result.language });
         self.audit.by_key(who, request, deed, &details);
-        Ok(result)
+        Ok((result, share))
     }
 }
 
@@ -293,9 +294,14 @@ pub(crate) fn complete_frame(run: &RunCodeResult) -> ApiResult<Vec<u8>> {
 }
 
 /// The answer of a run. What is too large to be stored is cut in the replay, and marked there.
-pub(crate) fn answer(run: RunCodeResult) -> ApiResult<Answer> {
+pub(crate) fn answer(run: RunCodeResult, share: Share) -> ApiResult<Answer> {
     let mut wrapped = RunAnswer { run };
-    let mut answer = Answer::json(StatusCode::OK, &wrapped)?;
+    let body = serde_json::to_vec(&wrapped).map_err(ApiError::internal)?;
+    let mut answer = Answer {
+        status: StatusCode::OK,
+        body: share.hold(body),
+        replay: None,
+    };
     if answer.body.len() > IDEMPOTENT_BODY_BYTES_MAX {
         cut(&mut wrapped.run);
         answer.replay = Some(Answer::json(StatusCode::OK, &wrapped)?.body);
@@ -374,7 +380,7 @@ mod tests {
             outcome: RunOutcome::Completed,
             context_reset: None,
         };
-        let answer = answer(run).unwrap();
+        let answer = answer(run, Share::default()).unwrap();
         assert!(answer.body.len() > IDEMPOTENT_BODY_BYTES_MAX);
         let replay = answer.replay.unwrap();
         assert!(replay.len() <= IDEMPOTENT_BODY_BYTES_MAX);

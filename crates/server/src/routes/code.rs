@@ -3,6 +3,7 @@
 use super::paging;
 use crate::app::App;
 use crate::auth::{Caller, Principal};
+use crate::budget::Share;
 use crate::code::ContextCreation;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, PathArgs, QueryArgs};
@@ -164,7 +165,8 @@ pub(super) async fn run(
     let work = async move {
         let live = worker.live_sandbox(&who, &id).await?;
         let started = worker.begin_run(&live, run).await?;
-        runs::answer(worker.finish_run(&who, &request, started, None).await?)
+        let (result, share) = worker.finish_run(&who, &request, started, None).await?;
+        runs::answer(result, share)
     };
     app.idempotent(&key, &caller, &body.raw, AfterRestart::Refuse, work)
         .await
@@ -260,11 +262,12 @@ impl Streamed {
             .finish_run(&self.who, &self.request, started, Some(&self.sink))
             .await;
         match outcome {
-            Ok(result) => {
+            Ok((result, share)) => {
                 // Serialized before anything is stored, stored before it is sent.
-                let complete = runs::complete_frame(&result);
+                let complete = runs::complete_frame(&result).map(|frame| share.hold(frame));
                 if let Some(reservation) = self.reservation {
-                    reservation.settle(&runs::answer(result)).await;
+                    let answer = runs::answer(result, Share::default());
+                    reservation.settle(&answer).await;
                 }
                 match complete {
                     Ok(frame) => self.sink.last(frame).await,
