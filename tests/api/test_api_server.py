@@ -49,11 +49,16 @@ def serve(directory: Path) -> Iterator[Callable[..., Server]]:
         return made[-1].start()
 
     yield start
-    for server in reversed(made):
-        if server.process and server.process.poll() is None:
-            if (server.data_dir / "credentials.json").exists():
-                server.destroy_sandboxes()
+    # Sandboxes outlive a server that was killed: whoever serves its directory next ends them.
+    last = {server.data_dir: server for server in made}
+    for server in last.values():
+        if not (server.data_dir / "credentials.json").exists():
             server.stop()
+            continue
+        if server.process and server.process.poll() is not None:
+            server.start()
+        server.destroy_sandboxes()
+        server.stop()
 
 
 def refuses(*arguments: str, env: dict[str, str] | None = None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import select
+import socket
 
 import httpx
 import pytest
@@ -139,3 +141,38 @@ def test_times_are_utc_with_milliseconds(sandbox: Sandbox):
     assert re.fullmatch(form, sandbox.record["createdAt"])
     assert re.fullmatch(form, sandbox.record["expiresAt"])
     assert "destroyedAt" not in sandbox.record, "absent values are left out"
+
+
+@pytest.mark.parametrize("route", ["/v1/sandboxes", "/v1/nothing", "/healthz"])
+def test_an_early_refusal_keeps_the_connection_or_says_that_it_closes(server, route):
+    """Clients send head and body apart. A refusal that does not wait for the body must not end a
+    connection that the client then uses for its next request."""
+    head = f"POST {route} HTTP/1.1\r\nhost: {server.url[7:]}\r\ncontent-length: 30\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head.encode())
+        # A server that waits for the body before it refuses is just as right.
+        if select.select([connection], [], [], 1)[0]:
+            refused = answer(connection)
+            connection.sendall(b"x" * 30)
+        else:
+            connection.sendall(b"x" * 30)
+            refused = answer(connection)
+        assert refused.split()[1] in {"401", "404", "405"}, refused
+        if "connection: close" in refused:
+            return
+        connection.sendall(f"GET /healthz HTTP/1.1\r\nhost: {server.url[7:]}\r\n\r\n".encode())
+        assert answer(connection).startswith("HTTP/1.1 200 OK"), "the second answer"
+
+
+def answer(connection: socket.socket) -> str:
+    """One whole answer with a content-length, in lower-case headers as the server sends them."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        part = connection.recv(65_536)
+        assert part, f"the connection ended after {received!r}"
+        received += part
+    head, body = received.split(b"\r\n\r\n", 1)
+    length = int(re.search(rb"content-length: (\d+)", head)[1])
+    while len(body) < length:
+        body += connection.recv(65_536)
+    return head.decode()
