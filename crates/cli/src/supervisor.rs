@@ -103,7 +103,7 @@ impl Prepared {
         options.data_dir = options.data_dir.canonicalize().context("--data-dir")?;
         check_reachable(&options.data_dir, user)?;
         let root = Path::new(cgroup::CGROUP_ROOT);
-        let live = |n| !cgroup::existing(root, &Layout::new(n).cgroup()).is_empty();
+        let live = |n| cgroup::populated(root, &Layout::new(n).cgroup());
         let claim = claim_instance(&options.data_dir, live)?;
         let listener = TcpListener::bind(&options.listen)
             .with_context(|| format!("listening on {}", options.listen))?;

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let rounds: usize = arguments.get(1).map_or(Ok(100), |n| n.parse())?;
     let root = Path::new(cgroup::CGROUP_ROOT);
-    let live = |n| !cgroup::existing(root, &Layout::new(n).cgroup()).is_empty();
+    let live = |n| cgroup::populated(root, &Layout::new(n).cgroup());
     let claim = claim_instance(Path::new("/tmp/spawner-loop"), live)?;
     let built = template::find("python", templates_dir)?;
     let digest = TemplateDigest::from_hex(&built.digest).ok_or("a digest is hex")?;

@@ -96,14 +96,21 @@ pub fn open(root: &Path, group: &str) -> io::Result<Box<dyn Cgroups>> {
     Ok(Box::new(V1::open(root, group)?))
 }
 
-/// Names of the sandboxes of an instance that exist in whatever version, without making anything.
+/// Whether an instance has sandboxes with processes, in whatever version. Groups that were left
+/// empty by a crash do not count: the next spawner of that instance removes them.
 #[must_use]
-pub fn existing(root: &Path, group: &str) -> Vec<String> {
+pub fn populated(root: &Path, group: &str) -> bool {
     [root.join("memory").join(group), root.join(group)]
         .iter()
-        .filter_map(|parent| list_directories(parent).ok())
-        .flatten()
-        .collect()
+        .any(|parent| {
+            let names = list_directories(parent).unwrap_or_default();
+            let members = |name| {
+                Group(parent.join(name))
+                    .members("cgroup.procs")
+                    .unwrap_or_default()
+            };
+            names.iter().any(|name| !members(name).is_empty())
+        })
 }
 
 /// Files of a control group. Only tests create them: in the real tree they are there.
