@@ -66,7 +66,7 @@ fn start_child(layout: &Layout) -> Child {
 fn start() -> Spawner {
     let data = tempfile::tempdir().unwrap();
     let root = Path::new(cgroup::CGROUP_ROOT);
-    let live = |n| !cgroup::existing(root, &Layout::new(n).cgroup()).is_empty();
+    let live = |n| cgroup::populated(root, &Layout::new(n).cgroup());
     let claim = claim_instance(data.path(), live).unwrap();
     let built = template::find("python", Path::new(TEMPLATES_DIR)).unwrap();
     let child = start_child(&claim.layout);
