@@ -212,3 +212,32 @@ def test_the_hosts_name_is_not_known(sandbox: Sandbox):
     names, known = sandbox.out(code).splitlines()
     assert names == "{'sandbox'}" and known == "False", (names, known)
     assert sandbox.command("hostname")["stdout"] == "sandbox\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sys; sys.modules.clear()",
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 20, 1 << 20))",
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))",
+        "import shutil; shutil.rmtree('/workspace', ignore_errors=True)",
+        "import os; os.kill(os.getppid(), 9)",
+        "import os; os.kill(0, 9)",
+        "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+        "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,)).start()",
+        "import sys; sys.stdout.close(); sys.stderr.close()",
+        "import sys; sys.stdout = sys.stderr = None",
+        "__builtins__.__dict__.clear() if hasattr(__builtins__, '__dict__') else 0",
+        "import os; os.execv('/bin/echo', ['echo', 'replaced'])",
+        "raise type('E', (BaseException,), {'__str__': lambda self: 'x' * 10**8})()",
+        "def f():\n    try: f()\n    finally: f()\nf()",
+        "import ctypes, os; ctypes.CDLL(None).prctl(4, 0)",
+    ],
+    ids=lambda code: code.split("\n")[0][:40],
+)
+def test_harm_that_code_does_to_itself_ends_with_its_context(sandbox: Sandbox, code: str):
+    run = sandbox.run(code, timeoutMs=1_000)
+    assert run["outcome"] in {"completed", "timed_out", "context_died", "out_of_memory"}
+    assert len(str(run.get("error", ""))) < 2 * MIB
+    assert sandbox.value("1+1", contextId=sandbox.context()) == "2"
+    assert sandbox.write("still", "here").status_code == 200
