@@ -66,7 +66,11 @@ def test_a_lie_costs_at_most_its_own_context(liar: Sandbox, name: str) -> None:
         assert run["outcome"] in ("completed", "context_died"), run
     # The other context has its state, and the liar's gets a fresh interpreter or goes on.
     assert liar.run("kept + 1")["outputs"][0]["value"] == "2"
-    assert liar.run("2 + 2", context)["outputs"][0]["value"] == "4"
+    after = liar.run("2 + 2", context)
+    if after["outcome"] == "context_died":
+        # It was on its way out when this run came; that is said, and the next one starts afresh.
+        after = liar.run("2 + 2", context)
+    assert after["outputs"] and after["outputs"][0]["value"] == "4", (run["outcome"], after)
     liar.api.http.delete(f"{liar.path}/code/contexts/{context}")
 
 

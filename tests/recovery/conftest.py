@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +22,24 @@ def start() -> Iterator[Callable[..., Server]]:
     if reason := missing():
         pytest.skip(reason)
     started: list[Server] = []
+    children: list[int] = []
 
     def begin(*options: str, data_dir: Path | None = None) -> Server:
-        started.append(Server(data_dir or data_directory(), *options).start())
-        return started[-1]
+        server = Server(data_dir or data_directory(), *options)
+        started.append(server.start())
+        children.extend(os.pidfd_open(pid) for pid in server.children().values())
+        return server
 
     yield begin
-    for server in started:
-        if server.process and server.process.poll() is None:
-            server.__exit__(None, None, None)
+    # A test may have failed with its server down and its sandboxes up: the last server of a data
+    # directory ends what is left of all of them.
+    for server in {s.data_dir: s for s in started}.values():
+        if server.process and server.process.poll() is not None:
+            server.start()
+        server.__exit__(None, None, None)
+    for handle in children:
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        os.close(handle)
