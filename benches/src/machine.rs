@@ -52,10 +52,22 @@ pub(crate) fn facts(binary: Option<&Path>) -> Value {
         "memoryMiB": meminfo_mib("MemTotal").map(f64::round).ok(),
         "transparentHugePages": read("/sys/kernel/mm/transparent_hugepage/enabled"),
         "commit": commit(),
-        "binary": binary.map(|path| path.display().to_string()),
+        "binary": binary.and_then(describe),
         "binaryVersion": binary.and_then(|path| said(Command::new(path).arg("--version"))),
         "date": jiff::Timestamp::now().to_string(),
     })
+}
+
+/// A binary, so that two can be told apart: name, size and the time it was made.
+fn describe(path: &Path) -> Option<String> {
+    let metadata = path.metadata().ok()?;
+    let made = jiff::Timestamp::try_from(metadata.modified().ok()?).ok()?;
+    Some(format!(
+        "{} ({} bytes, made {})",
+        path.file_name()?.display(),
+        metadata.len(),
+        made.strftime("%Y-%m-%dT%H:%M:%SZ")
+    ))
 }
 
 /// The commit of the working directory; "+" when it has changes.

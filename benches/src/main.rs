@@ -11,6 +11,7 @@
 mod client;
 mod machine;
 mod peers;
+mod processes;
 mod report;
 mod rows;
 mod samples;

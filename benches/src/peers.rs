@@ -140,7 +140,7 @@ impl Program {
 }
 
 async fn bwrap(rootfs: Option<&Path>) -> Result<Program> {
-    let root = rootfs.map_or("/".into(), |path| path.display().to_string());
+    let root = rootfs.map_or_else(|| "/".to_owned(), |path| path.display().to_string());
     let args = [
         "--unshare-all",
         "--die-with-parent",
@@ -248,7 +248,7 @@ impl Ipykernel {
     /// Asks for measurements; adds them to the samples.
     pub(crate) async fn measure(&mut self, request: &Value, samples: &mut Samples) -> Result<()> {
         let answer = self.ask(request).await.context("ipykernel")?;
-        let values = answer["ms"].as_array().or(answer["mib"].as_array());
+        let values = answer["ms"].as_array().or_else(|| answer["mib"].as_array());
         for value in values.context("ipykernel's answer has no values")? {
             samples.push(value.as_f64().context("a number")?);
         }

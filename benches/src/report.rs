@@ -177,6 +177,9 @@ impl Report {
         for skipped in &self.skipped {
             writeln!(out, "SKIP: {skipped}").expect("a String");
         }
+        out.push_str(
+            "\nPercentiles of all samples by nearest rank: of fewer than 100 samples, p99 is the worst one.\n",
+        );
         let busiest = self
             .rows
             .iter()

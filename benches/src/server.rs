@@ -341,9 +341,15 @@ pub(crate) async fn evaluate(
 
 pub(crate) fn check_value(result: &Value, expected: &str) -> Result<()> {
     if result["outputs"][0]["value"].as_str() != Some(expected) {
-        bail!("expected {expected}, got {result}");
+        bail!("expected {expected}, got {}", clipped(result));
     }
     Ok(())
+}
+
+/// JSON for an error message: its beginning.
+pub(crate) fn clipped(value: &Value) -> String {
+    const CHARS_MAX: usize = 400;
+    value.to_string().chars().take(CHARS_MAX).collect()
 }
 
 /// Runs a shell command; it has to end with 0.
@@ -357,7 +363,7 @@ pub(crate) async fn command(
     let mut result = answer.json()?;
     let record = result["command"].take();
     if record["exitCode"] != 0 {
-        bail!("{command:?} failed: {record}");
+        bail!("{command:?} failed: {}", clipped(&record));
     }
     Ok((record, answer.took))
 }

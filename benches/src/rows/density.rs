@@ -2,18 +2,15 @@
 
 use super::{Bench, ask_ipykernel, with_peer};
 use crate::machine;
+use crate::processes::{Processes, sandboxes_below};
 use crate::report::Line;
 use crate::samples::Samples;
 use crate::server::{Server, evaluate};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Every sandbox has users of its own: their numbers differ above these bits.
-const UID_RANGE_BITS: u32 = 16;
 /// Connections that fill the machine.
 const FILLERS: usize = 4;
 /// Memory of the machine in the promise about density.
@@ -28,33 +25,28 @@ pub(super) async fn memory(bench: &mut Bench) -> Result<Vec<Line>> {
         .pid()
         .context("the processes of a server that ran already are not known")?;
     let count = bench.scale.memory_sandboxes;
-    let before = processes(pid)?;
+    let before = sandboxes_below(pid)?;
     let sandboxes = fill(&server, &bench.cold_request, count).await?;
-    let after = processes(pid)?;
-    let (mut whole, mut largest) = (Samples::default(), Samples::default());
-    for (range, sizes) in &after.sandboxes {
-        if before.sandboxes.contains_key(range) {
-            continue;
-        }
-        whole.push(sizes.iter().sum());
-        largest.push(sizes.iter().copied().fold(0.0, f64::max));
-    }
+    let after = sandboxes_below(pid)?;
+    let sizes = Sizes::of_new(&before, &after);
     ensure!(
-        whole.len() == count,
+        sizes.whole.len() == count,
         "{count} sandboxes were made, processes of {} were found",
-        whole.len()
+        sizes.whole.len()
     );
     empty(&server, sandboxes.ids).await?;
     let mut ipykernel = Samples::default();
     ask_ipykernel(bench, json!({ "op": "memory", "n": 3 }), &mut ipykernel).await?;
-    let line = Line::new("idle sandbox, pandas imported (PSS)", "MiB", whole)
+    let line = Line::new("idle sandbox, pandas imported (PSS)", "MiB", sizes.whole)
         .at_most(5.0, None)
         .note(format!(
-            "{count} at once; the interpreter {:.2} MiB, the rest is init; of MemAvailable {:.2} MiB each",
-            largest.p50(),
-            sandboxes.mib_each
+            "{count} at once, which share the zygote's pages; the interpreter {:.2} MiB, the rest is init",
+            sizes.interpreter.p50(),
         ));
-    Ok(vec![with_peer(line, "ipykernel", ipykernel)])
+    let private = Line::new("    of that, its own and no other's", "MiB", sizes.private).note(
+        format!("MemAvailable fell by {:.2} MiB each", sandboxes.mib_each),
+    );
+    Ok(vec![with_peer(line, "ipykernel", ipykernel), private])
 }
 
 /// Many sandboxes at once, each of which answers, and how fast one answers among them.
@@ -65,7 +57,9 @@ pub(super) async fn density(bench: &mut Bench) -> Result<Vec<Line>> {
     let quiet = warm_among(&server, &alone.ids, samples).await?;
     empty(&server, alone.ids).await?;
     let count = bench.scale.density_sandboxes;
+    let before = server.pid().map(sandboxes_below).transpose()?;
     let crowd = fill(&server, &bench.cold_request, count).await?;
+    let after = server.pid().map(sandboxes_below).transpose()?;
     let busy = warm_among(&server, &crowd.ids, samples).await?;
     empty(&server, crowd.ids).await?;
     let mut fit = Samples::default();
@@ -73,7 +67,7 @@ pub(super) async fn density(bench: &mut Bench) -> Result<Vec<Line>> {
     let mut filled = Samples::default();
     filled.push(count as f64 / crowd.took.as_secs_f64());
     let title = format!("warm 1+1 among {count} live sandboxes");
-    Ok(vec![
+    let mut lines = vec![
         Line::new(&title, "ms", busy).peer("the same with one live sandbox", quiet),
         Line {
             rate: true,
@@ -86,7 +80,12 @@ pub(super) async fn density(bench: &mut Bench) -> Result<Vec<Line>> {
                 "extrapolated from {count}: {:.2} MiB of MemAvailable each, {RESERVE_MIB} MiB kept free",
                 crowd.mib_each
             )),
-    ])
+    ];
+    if let (Some(before), Some(after)) = (before, after) {
+        let sizes = Sizes::of_new(&before, &after);
+        lines.insert(2, Line::new("    idle, each (PSS)", "MiB", sizes.whole));
+    }
+    Ok(lines)
 }
 
 /// Live sandboxes and what they took.
@@ -163,70 +162,32 @@ async fn empty(server: &Server, ids: Vec<String>) -> Result<()> {
     server.settle(&mut client).await
 }
 
-/// The processes below a server, by the range of user numbers that its sandboxes have.
+/// Sums over the processes of each sandbox.
 #[derive(Debug, Default)]
-struct Processes {
-    /// PSS of each process in MiB.
-    sandboxes: BTreeMap<u32, Vec<f64>>,
+struct Sizes {
+    whole: Samples,
+    private: Samples,
+    interpreter: Samples,
 }
 
-fn processes(server: u32) -> Result<Processes> {
-    let mut parents = BTreeMap::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        if let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok())
-            && let Some((parent, uid)) = parent_and_uid(pid)
-        {
-            parents.insert(pid, (parent, uid));
+impl Sizes {
+    /// Those of the sandboxes that were not there before.
+    fn of_new(before: &Processes, after: &Processes) -> Self {
+        let mut sizes = Self::default();
+        let new = after
+            .sandboxes
+            .iter()
+            .filter(|(range, _)| !before.sandboxes.contains_key(range));
+        for (_, processes) in new {
+            sizes
+                .whole
+                .push(processes.iter().map(|size| size.pss).sum());
+            sizes
+                .private
+                .push(processes.iter().map(|size| size.private).sum());
+            let largest = processes.iter().map(|size| size.pss).fold(0.0, f64::max);
+            sizes.interpreter.push(largest);
         }
+        sizes
     }
-    let mut found = Processes::default();
-    let mut ours = BTreeSet::from([server]);
-    // Pids need not grow from parent to child: go on until nothing is added.
-    loop {
-        let before = ours.len();
-        for (pid, (parent, _)) in &parents {
-            if ours.contains(parent) {
-                ours.insert(*pid);
-            }
-        }
-        if ours.len() == before {
-            break;
-        }
-    }
-    for pid in ours {
-        let range = parents
-            .get(&pid)
-            .map_or(0, |(_, uid)| uid >> UID_RANGE_BITS);
-        // Range 0 are the users of the machine: the server itself and the zygote.
-        if range > 0 {
-            found
-                .sandboxes
-                .entry(range)
-                .or_default()
-                .push(pss_mib(pid)?);
-        }
-    }
-    Ok(found)
-}
-
-/// `None` for a process that is gone meanwhile.
-fn parent_and_uid(pid: u32) -> Option<(u32, u32)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<u32>().ok()
-    };
-    Some((field("PPid:")?, field("Uid:")?))
-}
-
-fn pss_mib(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Pss:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<f64>().ok())
-        .context(path)?;
-    Ok(kib / 1024.0)
 }

@@ -8,6 +8,7 @@ mod stream;
 
 use crate::client::Client;
 use crate::peers::Peers;
+use crate::processes::processor_time;
 use crate::report::Line;
 use crate::samples::Samples;
 use crate::server::Server;
@@ -15,6 +16,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Names of rows, as `--only` takes them; in the order in which they are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,6 +146,41 @@ async fn warm_sandbox(bench: &Bench) -> Result<(Client, String)> {
         crate::server::evaluate(&mut client, &sandbox, "1+1", "2").await?;
     }
     Ok((client, sandbox))
+}
+
+/// Processor time of a server's processes over a number of operations.
+#[derive(Debug, Default)]
+struct Effort {
+    spent: Duration,
+    count: usize,
+    before: Option<Duration>,
+}
+
+impl Effort {
+    /// Nothing is known of a server that runs elsewhere, or already.
+    fn begin(&mut self, server: &Server) -> Result<()> {
+        self.before = server.pid().map(processor_time).transpose()?;
+        Ok(())
+    }
+
+    fn end(&mut self, server: &Server, count: usize) -> Result<()> {
+        if let (Some(pid), Some(before)) = (server.pid(), self.before.take()) {
+            self.spent += processor_time(pid)?.saturating_sub(before);
+            self.count += count;
+        }
+        Ok(())
+    }
+
+    /// As a note of a line, when it is known.
+    fn note(&self, line: Line) -> Line {
+        if self.count == 0 {
+            return line;
+        }
+        let each = self.spent.as_secs_f64() * 1e3 / self.count as f64;
+        line.note(format!(
+            "{each:.3} ms of processor time each, server to interpreter"
+        ))
+    }
 }
 
 /// Asks the ipykernel peer, when there is one.

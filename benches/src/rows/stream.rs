@@ -1,12 +1,13 @@
 //! Runs that speak while they run: many lines, and a loop that has to be stopped.
 
-use super::{Bench, ask_ipykernel, warm_sandbox, with_peer};
+use super::{Bench, Effort, ask_ipykernel, warm_sandbox, with_peer};
 use crate::client::{Client, Events, parse_events};
 use crate::report::Line;
 use crate::samples::Samples;
-use crate::server::{command, evaluate, run};
+use crate::server::{clipped, command, evaluate, run};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const LINES: usize = 100_000;
@@ -20,8 +21,12 @@ pub(super) async fn lines(bench: &mut Bench) -> Result<Vec<Line>> {
     let (mut client, sandbox) = warm_sandbox(bench).await?;
     let (mut own, mut plain, mut delivered) =
         (Samples::default(), Samples::default(), Samples::default());
+    let server = Arc::clone(&bench.cold);
+    let mut effort = Effort::default();
     for round in 0..bench.scale.rounds + 1 {
+        effort.begin(&server)?;
         let streamed = one_stream(&mut client, &sandbox).await?;
+        effort.end(&server, 1)?;
         let (record, _) = command(&mut client, &sandbox, PLAIN_PRINT).await?;
         let said = record["stderr"].as_str().unwrap_or_default();
         let seconds: f64 = said.trim().parse().context("plain Python's time")?;
@@ -36,6 +41,7 @@ pub(super) async fn lines(bench: &mut Bench) -> Result<Vec<Line>> {
     let line = Line::new("100,000 lines through SSE", "lines/s", own)
         .at_least(500_000.0)
         .peer("plain Python into a pipe", plain);
+    let line = effort.note(line);
     let mut delivered = Line::new("    lines delivered, each run", "lines", delivered);
     delivered = delivered.at_least(LINES as f64);
     Ok(vec![line, delivered])
@@ -69,7 +75,8 @@ async fn one_stream(client: &mut Client, sandbox: &str) -> Result<Streamed> {
     let last = events.last().context("a stream without events")?;
     ensure!(
         last["data"]["outcome"] == "completed",
-        "the run ended with {last}"
+        "the run ended with {}",
+        clipped(last)
     );
     let text: String = events
         .iter()
