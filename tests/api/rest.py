@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -39,11 +40,15 @@ def connect(server: Server, key: str | None = None, **options: Any) -> httpx.Cli
     )
 
 
-def open_directory() -> Path:
-    """A new directory that the server's user may enter: pytest's own are closed to others."""
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """A directory that the server's user may enter, which pytest's own are not; gone after."""
     path = Path(tempfile.mkdtemp(prefix="crownest-test-"))
     path.chmod(0o711)
-    return path
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS_MAX) -> Any:

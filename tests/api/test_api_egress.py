@@ -75,7 +75,11 @@ def reaching() -> Iterator[Sandbox]:
     if reason := missing():
         pytest.skip(reason)
     options = ("--pool", "1", "--egress-allow", f"{ALLOWED},*.allowed.test")
-    with Server(open_directory() / "data", *options) as server, connect(server) as client:
+    with (
+        open_directory() as directory,
+        Server(directory / "data", *options) as server,
+        connect(server) as client,
+    ):
         sandbox = Sandbox.create(client)
         sandbox.run(FETCH)
         yield sandbox

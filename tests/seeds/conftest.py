@@ -34,5 +34,9 @@ def reaching() -> Iterator[Sandbox]:
     if reason := missing():
         pytest.skip(reason)
     options = ("--pool", "0", "--egress-allow", "127.0.0.2")
-    with Server(open_directory() / "data", *options) as server, connect(server) as client:
+    with (
+        open_directory() as directory,
+        Server(directory / "data", *options) as server,
+        connect(server) as client,
+    ):
         yield Sandbox.create(client)
