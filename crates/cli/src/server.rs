@@ -9,7 +9,7 @@ use crate::options::ServeOptions;
 use crate::settings;
 use crate::supervisor::{EXIT_CONFIGURATION, die_with_parent};
 use anyhow::Context;
-use crownest_runtime::client::SpawnerClient;
+use crownest_runtime::client::{ClientError, SpawnerClient};
 use crownest_runtime::command::TemplateDigest;
 use crownest_runtime::layout::Layout;
 use crownest_runtime::template::{self, Built, Definition, InUse};
@@ -23,12 +23,16 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Variable in which the supervisor passes [`Start`].
 pub(crate) const START: &str = "CROWNEST_SERVER_START";
 /// Threads that serve; more do not help where the work is waiting for sandboxes.
 const THREADS_MIN: usize = 2;
+/// How often and how fast the spawner's socket is tried: ten seconds in all.
+const CONNECT_TRIES_MAX: u32 = 200;
+const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the supervisor has settled.
 #[derive(Debug, Serialize, Deserialize)]
@@ -94,7 +98,13 @@ fn become_server() -> anyhow::Result<(Start, TcpListener)> {
 
 async fn serve(start: Start, listener: TcpListener) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::Start(e.into()))?;
-    let (app, listener) = prepare(&start, listener).await.map_err(Failure::Start)?;
+    // Never a matter of configuration: the supervisor has seen the spawner start.
+    let spawner = connect_spawner(start.instance)
+        .await
+        .map_err(|e| Failure::Serve(e.into()))?;
+    let (app, listener) = prepare(&start, listener, spawner)
+        .await
+        .map_err(Failure::Start)?;
     let shutdown = async move {
         terminate.recv().await;
     };
@@ -106,6 +116,7 @@ async fn serve(start: Start, listener: TcpListener) -> Result<(), Failure> {
 async fn prepare(
     start: &Start,
     listener: TcpListener,
+    spawner: SpawnerClient,
 ) -> anyhow::Result<(App, tokio::net::TcpListener)> {
     let options = &start.options;
     listener.set_nonblocking(true)?;
@@ -113,7 +124,6 @@ async fn prepare(
 
     let store = open_store(options).await?;
     let source = template_source(options.templates_dir.clone());
-    let spawner = SpawnerClient::connect(Layout::new(start.instance))?;
     warm_default_template(&spawner, options);
     let mut host = HostConfig::new(Arc::new(spawner), Arc::new(options.egress(vec![address])?));
     host.sandboxes_max = options.sandboxes_max;
@@ -126,6 +136,18 @@ async fn prepare(
     }
     let app = App::new(config, Arc::new(store), host);
     Ok((app, tokio::net::TcpListener::from_std(listener)?))
+}
+
+/// The spawner may be restarting at this moment.
+async fn connect_spawner(instance: u32) -> Result<SpawnerClient, ClientError> {
+    let mut tries = CONNECT_TRIES_MAX;
+    loop {
+        match SpawnerClient::connect(Layout::new(instance)) {
+            Err(_) if tries > 0 => tries -= 1,
+            outcome => return outcome,
+        }
+        tokio::time::sleep(CONNECT_PAUSE).await;
+    }
 }
 
 /// Starts the zygote of the default template now: the first request should not wait for it.

@@ -93,6 +93,11 @@ impl Host {
         let Some(driver) = self.drivers.get_mut(&key) else {
             return;
         };
+        if driver.reason.is_some() {
+            // It is being killed: what it still says, a forged end of its run among it, is void.
+            driver.control.discard();
+            return;
+        }
         let mut ready = false;
         let outcome = driver.control.frames().and_then(|frames| {
             for bytes in frames {

@@ -311,6 +311,12 @@ impl Control {
         rustix::io::ioctl_fionread(&self.source).unwrap_or(0)
     }
 
+    /// Forgets what was read.
+    pub(crate) fn discard(&mut self) {
+        self.incoming.clear();
+        self.incoming.shrink_to(BUFFER_BYTES_KEPT);
+    }
+
     /// Cuts the complete frames out of what was read.
     pub(crate) fn frames(&mut self) -> Result<Vec<Vec<u8>>, BadFrame> {
         let mut frames = Vec::new();

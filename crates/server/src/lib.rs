@@ -41,6 +41,7 @@ mod sandboxes;
 mod serve;
 mod sse;
 mod templates;
+mod unread;
 
 pub use app::App;
 pub use bootstrap::{FreshCredentials, NewKey, bootstrap, create_key};

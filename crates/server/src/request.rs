@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::error::ApiError;
 use crate::metrics;
+use crate::unread::SharedBody;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
@@ -52,6 +53,10 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
     let origin = origin(&app, request.headers());
     request.extensions_mut().insert(context.clone());
 
+    let (head, body) = request.into_parts();
+    let body = SharedBody::new(body);
+    let request = Request::from_parts(head, Body::new(body.clone()));
+
     app.metrics.requests_active.inc();
     let active = Active(&app);
     let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
@@ -72,6 +77,7 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
             .inc();
         response = envelope(&error, &context.id, origin.as_deref());
     }
+    body.finish(&mut response).await;
     if let Ok(id) = HeaderValue::from_str(&context.id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
