@@ -142,8 +142,9 @@ class Sandbox:
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         return self.api.http.post(self.path + path, json=body)
 
-    def context(self) -> str:
-        answer = self.post("/code/contexts", {"language": "python"})
+    def context(self, isolation: str = "fork") -> str:
+        request = {"language": "python", "isolation": isolation}
+        answer = self.post("/code/contexts", request)
         assert answer.status_code == 201, answer.text
         return answer.json()["context"]["id"]
 

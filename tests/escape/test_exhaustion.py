@@ -17,6 +17,7 @@ import pytest
 from probe import Api, Sandbox, on_host
 
 ANSWER_SECONDS_MAX = 1.0
+LATE_SECONDS_MAX = 5.0
 ASKED_MIN = 5
 
 
@@ -40,16 +41,18 @@ def bomb(sandbox: Sandbox, code: str, timeout_ms: int = 2_500) -> Iterator[dict[
         thread.join()
 
 
-def slowest_answer(neighbour: Sandbox, running: Callable[[], bool]) -> float:
-    """Seconds that the slowest `1+1` took while the bomb was going off."""
-    slowest, asked = 0.0, 0
-    while running() or asked < ASKED_MIN:
+def check_answers(neighbour: Sandbox, running: Callable[[], bool]) -> None:
+    """`1+1` next door, again and again while the bomb goes off: within a second. The machine that
+    tests run on has other work as well, so one answer in twenty may be later, none much."""
+    seconds: list[float] = []
+    while running() or len(seconds) < ASKED_MIN:
         before = time.monotonic()
         run = neighbour.run("1 + 1")
-        slowest = max(slowest, time.monotonic() - before)
+        seconds.append(time.monotonic() - before)
         assert run["outputs"][0]["value"] == "2"
-        asked += 1
-    return slowest
+    late = [s for s in seconds if s > ANSWER_SECONDS_MAX]
+    assert len(late) <= 1 + len(seconds) // 20, (late, len(seconds))
+    assert max(seconds) < LATE_SECONDS_MAX
 
 
 BOMBS = {
@@ -85,8 +88,7 @@ def test_a_bomb_is_not_felt_next_door(
     sandbox.run("1")
     neighbour.run("1")
     with bomb(sandbox, BOMBS[name]) as state:
-        slowest = slowest_answer(neighbour, state["running"])
-    assert slowest < ANSWER_SECONDS_MAX
+        check_answers(neighbour, state["running"])
     answer = state["answer"]
     assert answer["status"] in (200, 410), answer
     if answer["status"] == 200:
@@ -106,7 +108,7 @@ def test_an_abandoned_flood_stops(make: Callable[..., Sandbox], neighbour: Sandb
         for taken, _ in enumerate(answer.iter_bytes(65536)):
             if taken > 10:
                 break
-    assert slowest_answer(neighbour, lambda: False) < ANSWER_SECONDS_MAX
+    check_answers(neighbour, lambda: False)
     before = time.monotonic()
     assert sandbox.run("'back'")["outputs"][0]["value"] == "back"
     assert time.monotonic() - before < 10

@@ -15,9 +15,16 @@ INIT_BOUNDING = "00000000000000e0"
 STATUS = "s = status(); result = {k: s[k] for k in s if k[:3] in ('Cap', 'NoN', 'Sec', 'Uid', 'Gid', 'Gro')}"
 
 
-@pytest.mark.parametrize("way", ["context", "command"])
+WAYS = {
+    "context": lambda sandbox, snippet: sandbox.probe(snippet),
+    "fresh context": lambda sandbox, snippet: sandbox.probe(snippet, sandbox.context("fresh")),
+    "command": lambda sandbox, snippet: sandbox.probe_command(snippet),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_no_capability_no_group_no_new_privileges(sandbox: Sandbox, way: str) -> None:
-    found = sandbox.probe(STATUS) if way == "context" else sandbox.probe_command(STATUS)
+    found = WAYS[way](sandbox, STATUS)
     assert found["CapBnd"] == (NOTHING if way == "context" else INIT_BOUNDING)
     for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert found[name] == NOTHING, name
@@ -37,9 +44,9 @@ for name, number, args in (
 """
 
 
-@pytest.mark.parametrize("way", ["context", "command"])
+@pytest.mark.parametrize("way", WAYS)
 def test_identity_cannot_be_changed(sandbox: Sandbox, way: str) -> None:
-    found = sandbox.probe(CHANGES) if way == "context" else sandbox.probe_command(CHANGES)
+    found = WAYS[way](sandbox, CHANGES)
     assert set(found.values()) == {"EPERM"}, found
     control = on_host(CHANGES.replace('("sethostname", 170, (b"x", 1)),', ""))
     assert control["setuid"] == control["setresuid"] == "ok"

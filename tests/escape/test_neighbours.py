@@ -136,6 +136,15 @@ result = in_child(draw) == in_child(draw)
     assert on_host(probe)
 
 
+def test_a_fresh_context_shares_no_layout_with_forks(sandbox: Sandbox, neighbour: Sandbox) -> None:
+    """What SECURITY.md says of zygotes, and the way out of it."""
+    probe = "result = [id(os), hash('crownest')]"
+    forks = [place.probe(probe, place.context()) for place in (sandbox, neighbour)]
+    fresh = [place.probe(probe, place.context("fresh")) for place in (sandbox, neighbour)]
+    assert forks[0] == forks[1], "forks of one zygote are alike"
+    assert len({tuple(values) for values in (*forks, *fresh)}) == 3
+
+
 def test_contexts_of_one_sandbox_share_it(sandbox: Sandbox) -> None:
     """Said in SECURITY.md: one sandbox is one tenant. They share uid, files and network."""
     first, second = sandbox.context(), sandbox.context()
