@@ -40,7 +40,7 @@ test: install-deps ## All tests: Rust, then Python against the built binary.
 
 bench: build ## Measure this machine against the promises of SPECIFICATION.md.
 	@scripts/with-rust.sh $(CARGO) build --release --locked -p crownest-bench
-	@scripts/as-root.sh $(TARGET_DIR)/release/crownest-bench --crownest $(RELEASE) $(BENCH)
+	@scripts/as-root.sh $(TARGET_DIR)/release/crownest-bench --binary $(RELEASE) $(BENCH)
 
 lint: install-deps ## Format, clippy, licences and advisories, scripts.
 	@scripts/lint.sh

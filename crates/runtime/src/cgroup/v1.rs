@@ -119,7 +119,7 @@ impl Cgroups for V1 {
         outcome
     }
 
-    fn entrances(&self, name: &str) -> io::Result<Vec<OwnedFd>> {
+    fn entrances(&self, name: &str, cloned_into: bool) -> io::Result<Vec<OwnedFd>> {
         let mut fds = Vec::with_capacity(5);
         for parent in [&self.memory, &self.pids, &self.cpu]
             .into_iter()
@@ -127,7 +127,7 @@ impl Cgroups for V1 {
         {
             fds.push(Self::group(parent, name).entrance("tasks")?);
         }
-        if let Some(unified) = &self.unified {
+        if let Some(unified) = self.unified.as_ref().filter(|_| !cloned_into) {
             fds.push(Self::group(unified, name).entrance("cgroup.procs")?);
         }
         Ok(fds)
@@ -235,7 +235,8 @@ mod tests {
         );
         assert_eq!(read("pids/crownest-0/a.1/pids.max"), "99");
         assert_eq!(read("cpu/crownest-0/a.1/cpu.cfs_quota_us"), "150000");
-        assert_eq!(v1.entrances("a.1").unwrap().len(), 4);
+        assert_eq!(v1.entrances("a.1", false).unwrap().len(), 4);
+        assert_eq!(v1.entrances("a.1", true).unwrap().len(), 3);
         assert_eq!(v1.list().unwrap(), ["a.1"]);
         v1.freeze("a.1", true).unwrap();
         assert_eq!(read("unified/crownest-0/a.1/cgroup.freeze"), "1");

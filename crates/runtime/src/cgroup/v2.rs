@@ -68,7 +68,10 @@ impl Cgroups for V2 {
         outcome
     }
 
-    fn entrances(&self, name: &str) -> io::Result<Vec<OwnedFd>> {
+    fn entrances(&self, name: &str, cloned_into: bool) -> io::Result<Vec<OwnedFd>> {
+        if cloned_into {
+            return Ok(Vec::new());
+        }
         Ok(vec![self.group(name).entrance("cgroup.procs")?])
     }
 

@@ -379,7 +379,7 @@ fn try_group(groups: &dyn Cgroups) -> io::Result<()> {
 }
 
 fn live_in_group(groups: &dyn Cgroups, name: &str) -> io::Result<()> {
-    let entrances = groups.entrances(name)?;
+    let entrances = groups.entrances(name, false)?;
     let (ready, told) = socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,

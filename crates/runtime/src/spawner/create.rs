@@ -89,13 +89,13 @@ impl Spawner {
         let path = self.config.layout.init_socket(key);
         let (uid, gid) = (self.config.server_uid, self.config.server_gid);
         let listener = init_socket(&path, uid, gid).map_err(failed(Step::InitSocket))?;
-        let entrances = self
-            .cgroups
-            .entrances(&plan.name)
-            .map_err(failed(Step::CgroupAttach))?;
         let upper = upper(plan).map_err(failed(Step::UpperMount))?;
         let (ours, theirs) = channel().map_err(failed(Step::Clone))?;
         let into = self.cgroups.clone_into(&plan.name);
+        let entrances = self
+            .cgroups
+            .entrances(&plan.name, into.is_some())
+            .map_err(failed(Step::CgroupAttach))?;
         let into = into.as_ref().map(AsFd::as_fd);
         let cloned = clone3_owned_by(plan.uid_base, CloneFlags::SANDBOX, into);
         match cloned.map_err(failed(Step::Clone))? {

@@ -97,7 +97,7 @@ impl Spawner {
             .ok_or_else(|| refusal(Step::SandboxUnknown))?;
         let entrances = self
             .cgroups
-            .entrances(&sandbox.group)
+            .entrances(&sandbox.group, false)
             .map_err(failed(Step::CgroupAttach))?;
         let waiting = prepare(client, number, init.as_fd(), entrances)?;
         self.zygotes.warm(template, &self.stage, &self.config)?;
