@@ -6,6 +6,7 @@ the server itself, a metadata service. It counts who came.
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -204,7 +205,8 @@ def test_metadata_and_private_ranges_are_refused_by_name(sandbox: Sandbox, targe
 
 def test_an_exempted_address_is_reached(canary: Canary) -> None:
     """The control: the same request through the same proxy, where the operator allows it."""
-    with Server(data_directory(), "--pool", "0", "--egress-allow", "127.0.0.1") as server:
+    directory = data_directory()
+    with Server(directory, "--pool", "0", "--egress-allow", "127.0.0.1") as server:
         sandbox = Api(server).create()
         raw = f"GET http://127.0.0.1:{canary.port}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         before = canary.visits
@@ -213,6 +215,7 @@ def test_an_exempted_address_is_reached(canary: Canary) -> None:
         # But never the server's own port: that would be the API, from inside.
         own = f"CONNECT 127.0.0.1:{server.port} HTTP/1.1\r\nHost: x\r\n\r\n"
         assert sandbox.probe(f"{ASK}\nresult = ask({own!r})").split()[1] == "403"
+    shutil.rmtree(directory.parent)
 
 
 DIRECT = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ def start() -> Iterator[Callable[..., Server]]:
         if server.process and server.process.poll() is not None:
             server.start()
         server.__exit__(None, None, None)
+        shutil.rmtree(server.data_dir.parent, ignore_errors=True)
     for handle in children:
         try:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
