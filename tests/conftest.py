@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,5 +28,7 @@ def server() -> Iterator[Server]:
     if reason := missing():
         print(f"SKIP: no server can run here: {reason}", file=sys.__stderr__, flush=True)
         pytest.skip(reason)
-    with Server(open_directory() / "data", "--pool", "2") as running:
+    directory = open_directory()
+    with Server(directory / "data", "--pool", "2") as running:
         yield running
+    shutil.rmtree(directory, ignore_errors=True)
