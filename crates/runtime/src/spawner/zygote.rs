@@ -178,17 +178,7 @@ impl Zygotes {
             return Err(refusal(Step::ZygoteStart));
         }
         let (socket, pidfd) = start::start(template, stage, config)?;
-        self.zygotes.push(Zygote {
-            template,
-            socket,
-            pidfd,
-            started: Instant::now(),
-            warm: false,
-            forks: 0,
-            retired: false,
-            sent: VecDeque::new(),
-            held: VecDeque::new(),
-        });
+        self.zygotes.push(Zygote::new(template, socket, pidfd));
         Ok(())
     }
 
@@ -256,17 +246,7 @@ impl Zygotes {
                 continue;
             }
             match start::start(template, stage, config) {
-                Ok((socket, pidfd)) => self.zygotes.push(Zygote {
-                    template,
-                    socket,
-                    pidfd,
-                    started: Instant::now(),
-                    warm: false,
-                    forks: 0,
-                    retired: false,
-                    sent: VecDeque::new(),
-                    held: VecDeque::new(),
-                }),
+                Ok((socket, pidfd)) => self.zygotes.push(Zygote::new(template, socket, pidfd)),
                 Err(refusal) => {
                     tracing::error!(%refusal, "renewing a zygote failed; the old one goes on");
                     self.failures.push((template, Instant::now()));
@@ -311,6 +291,21 @@ enum Received {
 }
 
 impl Zygote {
+    /// One that has just been started.
+    fn new(template: TemplateDigest, socket: OwnedFd, pidfd: OwnedFd) -> Self {
+        Self {
+            template,
+            socket,
+            pidfd,
+            started: Instant::now(),
+            warm: false,
+            forks: 0,
+            retired: false,
+            sent: VecDeque::new(),
+            held: VecDeque::new(),
+        }
+    }
+
     fn send_held(&mut self) {
         while self.warm && !self.held.is_empty() {
             let Some(mut waiting) = self.held.pop_front() else {
