@@ -393,7 +393,9 @@ def test_a_sandbox_ends_in_time_while_no_server_is_there(serve):
     server = serve()
     with connect(server) as client:
         sandbox = Sandbox.create(client, ttlMs=2_500)
-        pids = sandbox.command("sleep 1000 & echo $!")
+        # A number that no other test and no other program on the machine uses.
+        argument = f"1000.{os.getpid()}"
+        pids = sandbox.command(f"sleep {argument} & echo $!")
         assert pids["exitCode"] == 0
     server.kill()
     ended = time.time() + 3
@@ -405,7 +407,7 @@ def test_a_sandbox_ends_in_time_while_no_server_is_there(serve):
             try:
                 if (
                     entry.name.isdigit()
-                    and (entry / "cmdline").read_bytes() == b"sleep\x001000\x00"
+                    and (entry / "cmdline").read_bytes() == f"sleep\0{argument}\0".encode()
                 ):
                     found += 1
             except OSError:

@@ -142,7 +142,16 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // --kill-child: init goes with it, and everything in the sandbox with init.
+        // Everything in the sandbox goes with init. --kill-child alone would not do: the wish to
+        // die with the parent is forgotten when init's credentials change.
+        let children = format!("/proc/{0}/task/{0}/children", self.unshare.id());
+        let children = fs::read_to_string(children).unwrap_or_default();
+        let alive = children
+            .split_whitespace()
+            .any(|pid| pid == self.init.to_string());
+        if let Some(init) = rustix::process::Pid::from_raw(self.init).filter(|_| alive) {
+            let _ = rustix::process::kill_process(init, rustix::process::Signal::KILL);
+        }
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
         let _ = fs::remove_dir_all(&self.directory);
