@@ -1,19 +1,56 @@
 """Plays init for a Python driver: a real socket pair, real pipes, real signals."""
 
+import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-KERNEL = Path(__file__).resolve().parents[2] / "kernels" / "python"
-PYTHON = os.environ.get("CROWNEST_TEST_PYTHON", sys.executable)
 ANSWER_TIMEOUT_S = 60.0
+TEMPLATES = Path(os.environ.get("CROWNEST_TEMPLATES_DIR", "/var/lib/crownest/templates"))
+
+
+def reachable(path):
+    """Whether any user may go there: a forked interpreter imports late, and not as root."""
+    return all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
+
+
+def kernel():
+    """The kernel's source; a copy where this checkout is closed to other users."""
+    source = Path(__file__).resolve().parents[2] / "kernels" / "python"
+    if reachable(source):
+        return source
+    directory = tempfile.mkdtemp(prefix="crownest-kernel-")
+    os.chmod(directory, 0o755)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(shutil.copytree(source, Path(directory) / "python"))
+
+
+def interpreter():
+    """The interpreter under test: Debian's with the packages of the template, as in a sandbox;
+    where there is none, the one that runs the tests."""
+    if chosen := os.environ.get("CROWNEST_TEST_PYTHON"):
+        return chosen
+    lib = TEMPLATES / "python/current/rootfs/usr/local/lib"
+    packages = lib / ("python%d.%d" % sys.version_info[:2]) / "dist-packages"
+    debian = Path("/usr/bin/python%d.%d" % sys.version_info[:2])
+    if debian.exists() and packages.is_dir() and reachable(packages):
+        os.environ["PYTHONPATH"] = str(packages)
+        return str(debian)
+    print("SKIP: no Debian Python with template packages: forked tests may lack modules", file=sys.__stderr__)
+    return sys.executable
+
+
+KERNEL = kernel()
+PYTHON = interpreter()
 
 
 class Died(Exception):
