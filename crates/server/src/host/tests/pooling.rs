@@ -93,7 +93,7 @@ async fn only_the_same_recipe_comes_from_the_pool() {
         requests
             .iter()
             .rfind(|r| matches!(r, Request::Deadline { .. })),
-        Some(&Request::Deadline { after_ms: 60_000 })
+        Some(&Request::Deadline { after_ms: 60_500 })
     );
     assert!(
         host.metrics().forks <= forks + 1,
