@@ -14,7 +14,7 @@ export CARGO_TERM_COLOR ?= auto
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET_DIR)/release/crownest
 
-.PHONY: help build demo serve test bench lint install-deps clean
+.PHONY: help build demo serve test bench soak lint install-deps clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -41,6 +41,12 @@ test: install-deps ## All tests: Rust, then Python against the built binary.
 bench: build ## Measure this machine against the promises of SPECIFICATION.md.
 	@scripts/with-rust.sh $(CARGO) build --release --locked -p crownest-bench
 	@scripts/as-root.sh $(TARGET_DIR)/release/crownest-bench --binary $(RELEASE) $(BENCH)
+
+# make soak SOAK_MINUTES=60 SOAK="--seed 7 --save soak.json"
+SOAK_MINUTES ?= 60
+soak: build ## Mixed load with random kills for an hour; ends as it began, or fails.
+	@scripts/as-root.sh env CROWNEST_BIN="$(abspath $(RELEASE))" \
+		.venv/bin/python tests/soak/soak.py --minutes $(SOAK_MINUTES) $(SOAK)
 
 lint: install-deps ## Format, clippy, licences and advisories, scripts.
 	@scripts/lint.sh

@@ -7,10 +7,11 @@ a condition. Does not own: starting servers (../server.py).
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 RUN_DIR = Path("/run/crownest")
 WAIT_SECONDS_MAX = 30
 LOOK_SECONDS = 0.02
+# As in crates/runtime/src/layout.rs.
+UID_BASE = 0x2000_0000
+UIDS_PER_INSTANCE = 4_096 * 65_536
+NAMESPACE = re.compile(r"(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]")
 
 
 def data_directory() -> Path:
@@ -65,17 +70,59 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         os.close(handle)
 
 
+def fds(pid: int) -> int:
+    """Open descriptors; 0 for a process that is gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
+
+
+def mounts(pid: int | str) -> int:
+    return len(Path(f"/proc/{pid}/mounts").read_text().splitlines())
+
+
+def namespaces(pids: Iterable[int]) -> set[str]:
+    """Every namespace that one of the processes is in or holds open."""
+    found: set[str] = set()
+    for pid in pids:
+        for folder in ("ns", "fd"):
+            try:
+                names = os.listdir(f"/proc/{pid}/{folder}")
+            except OSError:
+                continue
+            for name in names:
+                try:
+                    target = os.readlink(f"/proc/{pid}/{folder}/{name}")
+                except OSError:
+                    continue
+                if NAMESPACE.fullmatch(target):
+                    found.add(target)
+    return found
+
+
+def pss_kib(pid: int) -> int:
+    """The process's share of memory; 0 for one that is gone."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return next((int(x.split()[1]) for x in text.splitlines() if x.startswith("Pss:")), 0)
+
+
 @dataclass(frozen=True)
 class Census:
     """Everything that must not grow."""
 
     groups: int
     processes: int
-    networks: int
+    strays: int
+    namespaces: int
     sockets: int
     notes: int
     host_mounts: int
     spawner_mounts: int
+    supervisor_fds: int
     server_fds: int
     spawner_fds: int
     zygotes: int
@@ -137,31 +184,46 @@ class Machine:
                     found.append(int(entry.name))
         return found
 
-    def census(self) -> Census:
-        spawner, server, zygotes = self.pid("spawner"), self.pid("server"), self.zygotes()
-
-        def fds(pid: int) -> int:
-            return len(os.listdir(f"/proc/{pid}/fd"))
-
-        def mounts(pid: int | str) -> int:
-            return len(Path(f"/proc/{pid}/mounts").read_text().splitlines())
-
-        processes = self.processes()
-        networks = set()
-        for pid in processes:
+    def strays(self) -> set[int]:
+        """Processes with a uid of this instance that are in no group of its sandboxes."""
+        first = UID_BASE + int(self.instance or 0) * UIDS_PER_INSTANCE
+        grouped, found = self.processes(), set()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) in grouped:
+                continue
             try:
-                networks.add(os.readlink(f"/proc/{pid}/ns/net"))
+                uid = entry.stat().st_uid
             except OSError:
                 continue
+            if first <= uid < first + UIDS_PER_INSTANCE and alive(int(entry.name)):
+                found.add(int(entry.name))
+        # One that has just been made was not in the list of groups yet.
+        return found - self.processes()
+
+    def memory_kib(self) -> dict[str, int]:
+        """Proportional memory of our own processes."""
+        return {
+            "server": pss_kib(self.pid("server")),
+            "spawner": pss_kib(self.pid("spawner")),
+            "zygote": sum(pss_kib(pid) for pid in self.zygotes()),
+        }
+
+    def census(self) -> Census:
+        spawner, server, zygotes = self.pid("spawner"), self.pid("server"), self.zygotes()
+        assert self.server.process
+        supervisor = self.server.process.pid
+        processes = self.processes()
         root = RUN_DIR / str(self.instance)
         return Census(
             groups=len(self.groups()),
             processes=len(processes),
-            networks=len(networks),
+            strays=len(self.strays()),
+            namespaces=len(namespaces({*processes, *zygotes, spawner, server, supervisor})),
             sockets=len(os.listdir(root / "init")),
             notes=len(os.listdir(root / "notes")),
             host_mounts=mounts("self"),
             spawner_mounts=mounts(spawner),
+            supervisor_fds=fds(supervisor),
             server_fds=fds(server),
             spawner_fds=fds(spawner),
             zygotes=len(zygotes),
@@ -176,7 +238,9 @@ class Client:
         self.server = server
         self.headers = {"authorization": f"Bearer {server.api_key}"}
 
-    def request(self, method: str, path: str, body: Any = None, timeout: float = 60) -> httpx.Response:
+    def request(
+        self, method: str, path: str, body: Any = None, timeout: float = 60
+    ) -> httpx.Response:
         return httpx.request(
             method, self.server.url + path, json=body, headers=self.headers, timeout=timeout
         )
@@ -201,7 +265,8 @@ class Client:
         return body.get("sandbox", body)["id"]
 
     def context(self, sandbox: str) -> str:
-        answer = self.insist("POST", f"/v1/sandboxes/{sandbox}/code/contexts", {"language": "python"})
+        path = f"/v1/sandboxes/{sandbox}/code/contexts"
+        answer = self.insist("POST", path, {"language": "python"})
         assert answer.status_code == 201, answer.text
         return answer.json()["context"]["id"]
 

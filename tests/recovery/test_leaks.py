@@ -21,8 +21,8 @@ def settle(machine: Machine, before: Census) -> None:
 
     def equal() -> bool:
         now = machine.census()
-        exact = ("groups", "processes", "networks", "sockets", "notes", "host_mounts", "spawner_mounts", "zygotes")
-        loose = ("server_fds", "spawner_fds", "zygote_fds")
+        loose = ("supervisor_fds", "server_fds", "spawner_fds", "zygote_fds")
+        exact = [name for name in asdict(before) if name not in loose]
         return all(getattr(now, f) == getattr(before, f) for f in exact) and all(
             abs(getattr(now, f) - getattr(before, f)) <= 6 for f in loose
         )
