@@ -49,4 +49,12 @@ fi
 # distribution's cargo has to be new enough by itself.
 scripts/with-rust.sh cargo --version >/dev/null
 
+# For pid 1 of sandboxes. Without it the build falls back to glibc, and says so.
+musl=x86_64-unknown-linux-musl
+if scripts/with-rust.sh bash -c 'command -v rustup' >/dev/null &&
+  [[ ! -d $(scripts/with-rust.sh rustc --print target-libdir --target $musl) ]]; then
+  echo "== adding the target $musl"
+  scripts/with-rust.sh rustup target add $musl || echo "== no $musl: sandboxes will start 0.5 ms later"
+fi
+
 scripts/venv.sh

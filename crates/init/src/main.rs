@@ -17,7 +17,7 @@
 //!
 //! A static binary, without an interpreter or a library in the sandbox's root:
 //! `RUSTFLAGS='-C target-feature=+crt-static' cargo build -p crownest-init --profile init
-//! --target x86_64-unknown-linux-gnu`
+//! --target x86_64-unknown-linux-musl`
 
 mod arrivals;
 mod calls;

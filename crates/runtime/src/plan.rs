@@ -6,7 +6,7 @@
 //! Order is the security argument: the tree starts from an empty root and things are added; the
 //! old root is left before credentials are dropped; the filter comes last before exec.
 
-use crate::command::{Limits, Network, SandboxKey};
+use crate::command::{Limits, Network, SandboxKey, TemplateDigest};
 use crate::layout::UIDS_PER_SANDBOX;
 
 /// Ids inside the sandbox.
@@ -80,7 +80,7 @@ impl StageFile {
 /// Everything about one sandbox that is decided before anything is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Name of its control group and of its directory: key and slot.
+    /// Name of its control group: key, slot and template.
     pub name: String,
     /// Content of uid_map and gid_map.
     pub id_map: String,
@@ -105,12 +105,13 @@ pub fn plan(
     key: &SandboxKey,
     slot: u32,
     uid_base: u32,
+    template: TemplateDigest,
     limits: &Limits,
     network: Network,
     around: Surroundings,
 ) -> Plan {
     Plan {
-        name: group_name(key, slot),
+        name: group_name(key, slot, template),
         id_map: format!("0 {uid_base} {UIDS_PER_SANDBOX}\n"),
         uid_base,
         limits: *limits,
@@ -119,18 +120,23 @@ pub fn plan(
     }
 }
 
-/// Name of the control group of a sandbox. The slot is part of it, so that a restarted spawner
-/// reads from the tree which uid ranges are in use.
+/// Name of the control group of a sandbox. It says what a restarted spawner must know: which uid
+/// ranges are in use, and which zygote may fork into which sandbox.
 #[must_use]
-pub fn group_name(key: &SandboxKey, slot: u32) -> String {
-    format!("{key}.{slot}")
+pub fn group_name(key: &SandboxKey, slot: u32, template: TemplateDigest) -> String {
+    format!("{key}.{slot}.{}", template.to_hex())
 }
 
 /// The reverse of [`group_name`].
 #[must_use]
-pub fn parse_group_name(name: &str) -> Option<(SandboxKey, u32)> {
-    let (key, slot) = name.split_once('.')?;
-    Some((SandboxKey::new(key)?, slot.parse().ok()?))
+pub fn parse_group_name(name: &str) -> Option<(SandboxKey, u32, TemplateDigest)> {
+    let (key, rest) = name.split_once('.')?;
+    let (slot, template) = rest.split_once('.')?;
+    Some((
+        SandboxKey::new(key)?,
+        slot.parse().ok()?,
+        TemplateDigest::from_hex(template)?,
+    ))
 }
 
 fn mounts(limits: &Limits, around: Surroundings) -> Vec<MountOp> {
@@ -264,6 +270,7 @@ mod tests {
             &key,
             5,
             0x2005_0000,
+            TemplateDigest([7; 32]),
             &Limits::default(),
             Network::Proxy,
             around,
@@ -276,12 +283,17 @@ mod tests {
     }
 
     #[test]
-    fn names_carry_key_and_slot() {
+    fn names_carry_key_slot_and_template() {
         let plan = example();
         let key = SandboxKey::new("abc").unwrap();
-        assert_eq!(parse_group_name(&plan.name), Some((key, 5)));
-        for bad in ["abc", "abc.x", ".5", "a/b.5", "abc.-1"] {
+        let template = TemplateDigest([7; 32]);
+        assert_eq!(parse_group_name(&plan.name), Some((key, 5, template)));
+        let hex = template.to_hex();
+        for bad in ["abc", "abc.5", "abc.5.", "abc.5.07"] {
             assert_eq!(parse_group_name(bad), None, "{bad}");
+        }
+        for bad in ["abc.x", ".5", "a/b.5", "abc.-1"] {
+            assert_eq!(parse_group_name(&format!("{bad}.{hex}")), None, "{bad}");
         }
     }
 

@@ -18,7 +18,7 @@ struct PidfdInfo {
 
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 /// `_IOWR(0xFF, 11, struct pidfd_info)` of linux/pidfd.h, for the 64-byte layout.
-const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B;
+const PIDFD_GET_INFO: u32 = 0xC040_FF0B;
 /// The pidfd becomes readable a moment before the kernel has filed the exit code.
 const ATTEMPTS_MAX: u32 = 64;
 
@@ -31,8 +31,14 @@ pub(crate) fn exit_of(pidfd: BorrowedFd<'_>) -> Option<Exit> {
             ..PidfdInfo::default()
         };
         // SAFETY: the request number carries the size of exactly this struct, which outlives
-        // the call; any other kind of fd answers ENOTTY.
-        let status = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+        // the call; any other kind of fd answers ENOTTY. The two libcs differ in the number's type.
+        let status = unsafe {
+            libc::ioctl(
+                pidfd.as_raw_fd(),
+                PIDFD_GET_INFO as libc::Ioctl,
+                &raw mut info,
+            )
+        };
         if status == 0 && info.mask & PIDFD_INFO_EXIT != 0 {
             return Some(Exit::from_wait_status(info.exit_code));
         }

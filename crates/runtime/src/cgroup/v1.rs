@@ -1,6 +1,8 @@
-//! Version 1: one hierarchy per controller, and a version 2 hierarchy without controllers beside
-//! them ("hybrid") on most machines. Limits come from version 1; freezing and killing go through
-//! version 2 where it exists, because a process frozen by version 1 cannot be killed.
+//! Version 1: one hierarchy per controller, and perhaps a version 2 hierarchy without controllers
+//! beside them ("hybrid"). Everything is done with version 1 where its freezer exists: entering a
+//! version 2 group by `cgroup.procs` waits for an RCU grace period (6 to 16 ms, measured), which
+//! every forked context would pay. A process that version 1 has frozen does not die before it is
+//! thawed, so killing is signalling first and thawing after: it never runs in between.
 
 use super::{Cgroups, Group, cpu_quota_us, list_directories};
 use crate::command::{Limits, SandboxStats};
@@ -22,9 +24,11 @@ pub struct V1 {
     memory: PathBuf,
     pids: PathBuf,
     cpu: PathBuf,
-    /// The version 2 hierarchy, else the version 1 freezer.
-    unified: Option<PathBuf>,
+    /// Counts processor time. None where it is mounted together with `cpu`, which then counts.
+    cpuacct: Option<PathBuf>,
     freezer: Option<PathBuf>,
+    /// The version 2 hierarchy, used to freeze and kill where there is no freezer.
+    unified: Option<PathBuf>,
 }
 
 impl V1 {
@@ -44,40 +48,45 @@ impl V1 {
             fs::create_dir_all(&path)?;
             Ok(path)
         };
-        let unified = if root.join("unified").join("cgroup.controllers").exists() {
-            Some(parent("unified")?)
-        } else {
-            None
+        let optional = |hierarchy: &str| -> io::Result<Option<PathBuf>> {
+            if root.join(hierarchy).is_dir() {
+                return parent(hierarchy).map(Some);
+            }
+            Ok(None)
         };
-        let freezer = if unified.is_none() && root.join("freezer").is_dir() {
-            Some(parent("freezer")?)
-        } else {
-            None
+        let freezer = optional("freezer")?;
+        let has_unified = root.join("unified").join("cgroup.controllers").exists();
+        let unified = match freezer {
+            None if has_unified => Some(parent("unified")?),
+            _ => None,
         };
-        let memory = parent("memory")?;
+        let (memory, cpu) = (parent("memory")?, parent("cpu")?);
         // Groups below must count towards this one, or its limits would be theirs alone.
         let _ = Group(memory.clone()).write("memory.use_hierarchy", "1");
+        let cpuacct = optional("cpuacct")?.filter(|cpuacct| !same_directory(cpuacct, &cpu));
         Ok(Self {
             memory,
             pids: parent("pids")?,
-            cpu: parent("cpu")?,
-            unified,
+            cpu,
+            cpuacct,
             freezer,
+            unified,
         })
     }
 
+    /// Every hierarchy that a sandbox has a group in.
+    fn parents(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.memory, &self.pids, &self.cpu]
+            .into_iter()
+            .chain(&self.cpuacct)
+            .chain(&self.freezer)
+            .chain(&self.unified)
+    }
+
     fn groups(&self, name: &str) -> Vec<Group> {
-        [
-            Some(&self.memory),
-            Some(&self.pids),
-            Some(&self.cpu),
-            self.unified.as_ref(),
-            self.freezer.as_ref(),
-        ]
-        .into_iter()
-        .flatten()
-        .map(|parent| Group(parent.join(name)))
-        .collect()
+        self.parents()
+            .map(|parent| Self::group(parent, name))
+            .collect()
     }
 
     fn group(parent: &Path, name: &str) -> Group {
@@ -120,15 +129,14 @@ impl Cgroups for V1 {
     }
 
     fn entrances(&self, name: &str, cloned_into: bool) -> io::Result<Vec<OwnedFd>> {
-        let mut fds = Vec::with_capacity(5);
-        for parent in [&self.memory, &self.pids, &self.cpu]
-            .into_iter()
-            .chain(&self.freezer)
-        {
-            fds.push(Self::group(parent, name).entrance("tasks")?);
-        }
-        if let Some(unified) = self.unified.as_ref().filter(|_| !cloned_into) {
-            fds.push(Self::group(unified, name).entrance("cgroup.procs")?);
+        let mut fds = Vec::with_capacity(6);
+        for parent in self.parents() {
+            let unified = Some(parent) == self.unified.as_ref();
+            match (unified, cloned_into) {
+                (false, _) => fds.push(Self::group(parent, name).entrance("tasks")?),
+                (true, false) => fds.push(Self::group(parent, name).entrance("cgroup.procs")?),
+                (true, true) => {}
+            }
         }
         Ok(fds)
     }
@@ -138,24 +146,26 @@ impl Cgroups for V1 {
     }
 
     fn freeze(&self, name: &str, frozen: bool) -> io::Result<()> {
-        if let Some(unified) = &self.unified {
-            return Self::group(unified, name)
-                .write("cgroup.freeze", if frozen { "1" } else { "0" });
+        if let Some(freezer) = &self.freezer {
+            let state = if frozen { "FROZEN" } else { "THAWED" };
+            return Self::group(freezer, name).write("freezer.state", state);
         }
-        let Some(freezer) = &self.freezer else {
+        let Some(unified) = &self.unified else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        Self::group(freezer, name).write("freezer.state", if frozen { "FROZEN" } else { "THAWED" })
+        Self::group(unified, name).write("cgroup.freeze", if frozen { "1" } else { "0" })
     }
 
     fn kill(&self, name: &str) -> io::Result<()> {
         if let Some(unified) = &self.unified {
             Self::group(unified, name).write("cgroup.kill", "1")?;
-        } else if self.freezer.is_some() {
-            self.freeze(name, false)?;
         }
-        // Members that are only in the version 1 groups: none by design, all without version 2.
-        Self::group(&self.memory, name).kill_listed("cgroup.procs")
+        // What is signalled here and what init's end signals dies at the latest when it is thawed.
+        Self::group(&self.memory, name).kill_listed("cgroup.procs")?;
+        match &self.freezer {
+            Some(freezer) => Self::group(freezer, name).write("freezer.state", "THAWED"),
+            None => Ok(()),
+        }
     }
 
     fn remove(&self, name: &str) -> io::Result<bool> {
@@ -172,11 +182,9 @@ impl Cgroups for V1 {
 
     fn stats(&self, name: &str) -> io::Result<SandboxStats> {
         let memory = Self::group(&self.memory, name);
-        let cpu_us = match &self.unified {
-            // cpu.stat is there without the controller.
-            Some(unified) => Self::group(unified, name).keyed("cpu.stat", "usage_usec")?,
-            None => 0,
-        };
+        let accounts = Self::group(self.cpuacct.as_ref().unwrap_or(&self.cpu), name);
+        // Absent where no hierarchy has the controller.
+        let cpu_us = accounts.number("cpuacct.usage").unwrap_or(0) / 1000;
         let pids = Self::group(&self.pids, name).number("pids.current")?;
         Ok(SandboxStats {
             memory_bytes: memory.number("memory.usage_in_bytes")?,
@@ -192,13 +200,19 @@ impl Cgroups for V1 {
     }
 
     fn describe(&self) -> String {
-        let freezer = match (&self.unified, &self.freezer) {
-            (Some(_), _) => "freeze and kill through the unified hierarchy",
-            (None, Some(_)) => "freeze through the v1 freezer",
+        let freezer = match (&self.freezer, &self.unified) {
+            (Some(_), _) => "freezer of v1",
+            (None, Some(_)) => "freeze and kill through the unified hierarchy",
             (None, None) => "no freezer",
         };
         format!("cgroup v1 (memory, pids, cpu), {freezer}")
     }
+}
+
+/// Whether two paths lead to the same directory: `cpu` and `cpuacct` often are links to one.
+fn same_directory(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    real(one).is_some() && real(one) == real(other)
 }
 
 #[cfg(test)]
@@ -219,7 +233,7 @@ mod tests {
 
     #[test]
     fn limits_go_to_the_files_of_their_controllers() {
-        let root = fake_root(&CONTROLLERS, true);
+        let root = fake_root(&CONTROLLERS, false);
         let v1 = V1::open(root.path(), "crownest-0").unwrap();
         let limits = Limits {
             memory_bytes: 1 << 28,
@@ -235,11 +249,47 @@ mod tests {
         );
         assert_eq!(read("pids/crownest-0/a.1/pids.max"), "99");
         assert_eq!(read("cpu/crownest-0/a.1/cpu.cfs_quota_us"), "150000");
+        assert_eq!(v1.list().unwrap(), ["a.1"]);
+        assert!(v1.freeze("a.1", true).is_err(), "there is no freezer");
+    }
+
+    #[test]
+    fn the_unified_hierarchy_freezes_where_there_is_no_freezer() {
+        let root = fake_root(&CONTROLLERS, true);
+        let v1 = V1::open(root.path(), "g").unwrap();
+        v1.create("a.1", &Limits::default()).unwrap();
         assert_eq!(v1.entrances("a.1", false).unwrap().len(), 4);
         assert_eq!(v1.entrances("a.1", true).unwrap().len(), 3);
-        assert_eq!(v1.list().unwrap(), ["a.1"]);
         v1.freeze("a.1", true).unwrap();
-        assert_eq!(read("unified/crownest-0/a.1/cgroup.freeze"), "1");
+        let frozen = root.path().join("unified/g/a.1/cgroup.freeze");
+        assert_eq!(fs::read_to_string(frozen).unwrap(), "1");
+    }
+
+    #[test]
+    fn the_freezer_spares_the_wait_of_the_unified_hierarchy() {
+        let all = ["memory", "cpu", "pids", "cpuacct", "freezer"];
+        let root = fake_root(&all, true);
+        let v1 = V1::open(root.path(), "g").unwrap();
+        v1.create("a.1", &Limits::default()).unwrap();
+        assert!(v1.clone_into("a.1").is_none());
+        assert_eq!(v1.entrances("a.1", false).unwrap().len(), all.len());
+        v1.freeze("a.1", true).unwrap();
+        let state = root.path().join("freezer/g/a.1/freezer.state");
+        assert_eq!(fs::read_to_string(&state).unwrap(), "FROZEN");
+        fs::write(root.path().join("memory/g/a.1/cgroup.procs"), "").unwrap();
+        v1.kill("a.1").unwrap();
+        assert_eq!(fs::read_to_string(&state).unwrap(), "THAWED");
+    }
+
+    #[test]
+    fn controllers_that_share_a_directory_have_one_group() {
+        let root = fake_root(&["memory", "pids", "cpu,cpuacct"], false);
+        for name in ["cpu", "cpuacct"] {
+            std::os::unix::fs::symlink("cpu,cpuacct", root.path().join(name)).unwrap();
+        }
+        let v1 = V1::open(root.path(), "g").unwrap();
+        v1.create("a.1", &Limits::default()).unwrap();
+        assert_eq!(v1.entrances("a.1", false).unwrap().len(), 3);
     }
 
     #[test]

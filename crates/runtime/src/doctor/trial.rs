@@ -349,7 +349,7 @@ fn control_group() -> Check {
     let root = Path::new(CGROUP_ROOT);
     let outcome = cgroup::open(root, &group)
         .and_then(|groups| try_group(groups.as_ref()).map(|()| groups.describe()));
-    for hierarchy in ["", "memory", "pids", "cpu", "unified", "freezer"] {
+    for hierarchy in ["", "memory", "pids", "cpu", "cpuacct", "freezer", "unified"] {
         // Only those that were made exist.
         let _ = fs::remove_dir(root.join(hierarchy).join(&group));
     }

@@ -1,10 +1,13 @@
-//! The spawner's side of a create: groups, socket, namespaces, root file system.
+//! The spawner's side of a create: groups, socket, namespaces, root file system. It ends when the
+//! child has its root; that the child becomes init is awaited in [`super::starting`].
 //!
 //! Who runs it: the spawner, as root.
 
 use super::child::{Inherited, become_init};
+use super::clients::ClientId;
 use super::sandboxes::Sandbox;
 use super::stage::FIRST_FREE_FD;
+use super::starting::Starting;
 use super::{Spawner, failed, refusal};
 use crate::command::{Limits, Network, Refusal, SandboxKey, Step, TemplateDigest};
 use crate::plan::{self, MountOp, Plan};
@@ -17,7 +20,7 @@ use rustix::mount::{
 };
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen, recv,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen,
     recvmsg, sendmsg, socket_with, socketpair, sockopt,
 };
 use std::fs::{self, Permissions};
@@ -28,16 +31,17 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Longest time that a child may take from its root to the exec of init. It takes half a
-/// millisecond; the limit keeps a stuck one from stopping the spawner.
-const CHILD_MS_MAX: u64 = 5_000;
+/// Longest time that a child waits for its root. It takes half a millisecond.
+const ROOT_MS_MAX: u64 = 5_000;
 /// Connections waiting at an init's socket.
 const INIT_BACKLOG: i32 = 8;
 
 impl Spawner {
-    /// Makes a sandbox; on failure nothing of it is left.
+    /// Starts to make a sandbox; the answer comes from [`super::starting`], unless it fails here.
+    /// On failure nothing of it is left.
     pub(super) fn create(
         &mut self,
+        asker: (ClientId, u64),
         key: &SandboxKey,
         template: TemplateDigest,
         limits: &Limits,
@@ -55,15 +59,17 @@ impl Spawner {
             .free_slot()
             .ok_or_else(|| refusal(Step::SandboxesFull))?;
         let uid_base = self.config.layout.uid_base(slot);
-        let plan = plan::plan(key, slot, uid_base, limits, network, self.around);
-        self.cgroups
-            .create(&plan.name, limits)
-            .map_err(failed(Step::CgroupCreate))?;
-        match self.start_init(key, &plan, &rootfs) {
-            Ok((pid, pidfd)) => {
-                let sandbox = Sandbox::new(slot, plan.name, template, pid, Some(pidfd));
-                self.sandboxes
-                    .insert(key.clone(), sandbox, &self.config.layout);
+        let plan = plan::plan(key, slot, uid_base, template, limits, network, self.around);
+        let made = self.cgroups.create(&plan.name, limits);
+        let started = made
+            .map_err(failed(Step::CgroupCreate))
+            .and_then(|()| self.start_init(key, &plan, &rootfs));
+        match started {
+            Ok((pidfd, channel)) => {
+                let sandbox = Sandbox::starting(slot, plan.name, template, pidfd);
+                self.starting
+                    .push(Starting::new(asker, key.clone(), slot, channel));
+                self.sandboxes.insert(key.clone(), sandbox);
                 Ok(())
             }
             Err(refused) => {
@@ -75,12 +81,13 @@ impl Spawner {
         }
     }
 
+    /// Forks init-to-be and gives it its root; a pidfd of it, and the channel on which it reports.
     fn start_init(
         &mut self,
         key: &SandboxKey,
         plan: &Plan,
         rootfs: &Path,
-    ) -> Result<(i32, OwnedFd), Refusal> {
+    ) -> Result<(OwnedFd, OwnedFd), Refusal> {
         for op in &plan.mounts {
             if let MountOp::Stage { source, .. } = op {
                 self.stage.ensure(source).map_err(failed(Step::ProcMask))?;
@@ -112,25 +119,19 @@ impl Spawner {
             }
             Cloned::Parent { pid, pidfd } => {
                 drop(theirs);
-                let outcome = hand_over(
-                    pid,
-                    plan,
-                    rootfs,
-                    &upper,
-                    &self.config.layout.stage(),
-                    &ours,
-                );
+                let stage = self.config.layout.stage();
+                let outcome = hand_over(pid, plan, rootfs, &upper, &stage, &ours);
                 if outcome.is_err() {
                     let _ =
                         rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
                 }
-                outcome.map(|()| (pid, pidfd))
+                outcome.map(|()| (pidfd, ours))
             }
         }
     }
 }
 
-/// Gives the child its ids and its root, and waits until it has become init.
+/// Gives the child its ids and its root.
 fn hand_over(
     pid: i32,
     plan: &Plan,
@@ -150,8 +151,7 @@ fn hand_over(
     .map_err(failed(Step::IdMap))?;
     let lower = template_mount(rootfs, userns.as_fd()).map_err(failed(Step::TemplateMount))?;
     let root = overlay(&lower, upper, stage).map_err(failed(Step::OverlayMount))?;
-    send_root(channel.as_fd(), root.as_fd()).map_err(failed(Step::HandOver))?;
-    await_exec(channel)
+    send_root(channel.as_fd(), root.as_fd()).map_err(failed(Step::HandOver))
 }
 
 /// Directory of a template's root, which must be built.
@@ -195,8 +195,7 @@ fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
         None,
     )?;
     let theirs = rustix::io::fcntl_dupfd_cloexec(&theirs, FIRST_FREE_FD)?;
-    let limit = Some(Duration::from_millis(CHILD_MS_MAX));
-    sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, limit)?;
+    let limit = Some(Duration::from_millis(ROOT_MS_MAX));
     sockopt::set_socket_timeout(&theirs, sockopt::Timeout::Recv, limit)?;
     Ok((ours, theirs))
 }
@@ -336,20 +335,4 @@ pub(super) fn receive_root(channel: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     fds.next()
         .and_then(|mut fds| fds.next())
         .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-}
-
-/// The channel closes at exec; before that it can only bring the step that failed.
-fn await_exec(channel: &OwnedFd) -> Result<(), Refusal> {
-    let mut report = [0u8; 8];
-    let (length, _) =
-        recv(channel, &mut report, RecvFlags::empty()).map_err(failed(Step::ChildLost))?;
-    if length == 0 {
-        return Ok(());
-    }
-    let [a, b, c, d, e, f, g, h] = report;
-    let step = Step::from_number(u32::from_le_bytes([a, b, c, d])).unwrap_or(Step::ChildLost);
-    Err(Refusal {
-        step,
-        errno: i32::from_le_bytes([e, f, g, h]),
-    })
 }

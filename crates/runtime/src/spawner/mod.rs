@@ -13,6 +13,7 @@ mod create;
 mod remove;
 mod sandboxes;
 mod stage;
+mod starting;
 mod zygote;
 
 use crate::cgroup::{self, Cgroups};
@@ -25,6 +26,7 @@ use clients::{ClientId, Clients};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sandboxes::Sandboxes;
 use stage::Stage;
+use starting::Starting;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +34,8 @@ use zygote::Zygotes;
 
 /// How often unfinished removals are tried again when no pidfd tells when.
 const REMOVE_RETRY_MS: u64 = 2;
+/// How often children that do not become init are looked for.
+const STARTING_TICK_MS: u64 = 500;
 /// How often zygotes are looked at for their age.
 const TICK_MS: u64 = 10_000;
 
@@ -80,6 +84,7 @@ struct Spawner {
     filter: Vec<Instruction>,
     around: Surroundings,
     sandboxes: Sandboxes,
+    starting: Vec<Starting>,
     zygotes: Zygotes,
     clients: Clients,
 }
@@ -106,7 +111,7 @@ pub fn run(config: SpawnerConfig, ready: impl FnOnce()) -> Result<(), SpawnerErr
         processors: std::thread::available_parallelism()
             .map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
     };
-    let sandboxes = Sandboxes::find(&config.layout, cgroups.as_ref());
+    let sandboxes = Sandboxes::find(cgroups.as_ref());
     let clients = Clients::listen(&config)?;
     let zygotes = Zygotes::new(config.zygote_forks_max, config.zygote_age_max);
     let mut spawner = Spawner {
@@ -116,6 +121,7 @@ pub fn run(config: SpawnerConfig, ready: impl FnOnce()) -> Result<(), SpawnerErr
         filter,
         around,
         sandboxes,
+        starting: Vec::new(),
         zygotes,
         clients,
     };
@@ -140,6 +146,7 @@ enum Source {
     Listener,
     Client(ClientId),
     Zygote(usize),
+    Starting,
     Dying,
 }
 
@@ -151,9 +158,10 @@ impl Spawner {
                     Source::Listener => self.clients.accept(),
                     Source::Client(client) => self.read_client(client),
                     Source::Zygote(index) => self.zygotes.read(index, &mut self.clients),
-                    Source::Dying => {}
+                    Source::Starting | Source::Dying => {}
                 }
             }
+            self.settle_starting();
             self.sandboxes.reap(
                 self.cgroups.as_ref(),
                 &self.config.layout,
@@ -175,6 +183,10 @@ impl Spawner {
             sources.push(Source::Zygote(index));
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
+        for starting in &self.starting {
+            sources.push(Source::Starting);
+            fds.push(PollFd::from_borrowed_fd(starting.channel(), PollFlags::IN));
+        }
         for fd in self.sandboxes.dying_pidfds() {
             sources.push(Source::Dying);
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -183,8 +195,10 @@ impl Spawner {
         // wait for: the kernel empties them within microseconds.
         let timeout_ms = if self.sandboxes.removal_to_retry() {
             REMOVE_RETRY_MS
-        } else {
+        } else if self.starting.is_empty() {
             TICK_MS
+        } else {
+            STARTING_TICK_MS
         };
         let timeout = Timespec::try_from(Duration::from_millis(timeout_ms)).expect("fits");
         match poll(&mut fds, Some(&timeout)) {
@@ -225,8 +239,8 @@ impl Spawner {
                 limits,
                 network,
             } => self
-                .create(&key, template, &limits, network)
-                .map(|()| Some(Answer::Done)),
+                .create((client, number), &key, template, &limits, network)
+                .map(|()| None),
             Command::Fork { key, template } => {
                 self.fork(client, number, &key, template).map(|()| None)
             }
@@ -259,7 +273,7 @@ impl Spawner {
     fn freeze(&self, key: &SandboxKey, frozen: bool) -> Result<(), Refusal> {
         let sandbox = self
             .sandboxes
-            .get(key)
+            .get_ready(key)
             .ok_or_else(|| refusal(Step::SandboxUnknown))?;
         self.cgroups
             .freeze(&sandbox.group, frozen)

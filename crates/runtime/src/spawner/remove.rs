@@ -1,5 +1,5 @@
 //! The end of a sandbox, step by step and without blocking anybody: its processes are killed, its
-//! groups removed, its socket and note deleted, its uid range freed, its askers answered.
+//! groups removed, its socket deleted, its uid range freed, its askers answered.
 //!
 //! The kernel frees the rest by itself: with the last process go the namespaces, with the mount
 //! namespace the overlay and the tmpfs under it.
@@ -7,7 +7,6 @@
 //! Who runs it: the spawner, as root.
 
 use super::clients::{ClientId, Clients};
-use super::sandboxes::note_path;
 use crate::cgroup::Cgroups;
 use crate::command::{Answer, Refusal, SandboxKey, Step};
 use crate::layout::Layout;
@@ -84,7 +83,6 @@ impl Dying {
         if matches!(removed, Ok(true)) {
             if let Some(key) = &self.key {
                 let _ = fs::remove_file(layout.init_socket(key));
-                let _ = fs::remove_file(note_path(layout, key));
             }
             self.tell(clients, &Answer::Done);
             return true;

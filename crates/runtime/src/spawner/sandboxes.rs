@@ -13,7 +13,6 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 /// One sandbox as the spawner knows it.
 #[derive(Debug)]
@@ -22,25 +21,26 @@ pub(super) struct Sandbox {
     /// Name of its control group.
     pub group: String,
     pub template: TemplateDigest,
-    pub pid: i32,
     /// Of its init; none when init was dead already when this spawner started.
     pub pidfd: Option<OwnedFd>,
+    /// Whether its first process has become init: before that nothing may join it.
+    pub ready: bool,
 }
 
 impl Sandbox {
-    pub(super) fn new(
+    /// One whose child is on its way.
+    pub(super) fn starting(
         slot: u32,
         group: String,
         template: TemplateDigest,
-        pid: i32,
-        pidfd: Option<OwnedFd>,
+        pidfd: OwnedFd,
     ) -> Self {
         Self {
             slot,
             group,
             template,
-            pid,
-            pidfd,
+            pidfd: Some(pidfd),
+            ready: false,
         }
     }
 }
@@ -56,24 +56,37 @@ pub(super) struct Sandboxes {
 
 impl Sandboxes {
     /// Finds the sandboxes that an earlier spawner of this instance has made.
-    pub(super) fn find(layout: &Layout, cgroups: &dyn Cgroups) -> Self {
+    pub(super) fn find(cgroups: &dyn Cgroups) -> Self {
         let mut found = Self::default();
         for group in cgroups.list().unwrap_or_default() {
-            let Some((key, slot)) = parse_group_name(&group) else {
+            let Some((key, slot, template)) = parse_group_name(&group) else {
                 continue;
             };
-            let (template, pid) = read_note(layout, &key).unwrap_or((TemplateDigest([0; 32]), 0));
-            let pidfd = open_member(pid, &group, cgroups);
+            let pidfd = find_init(&group, cgroups);
             found.slots.insert(slot);
-            found
-                .live
-                .insert(key, Sandbox::new(slot, group, template, pid, pidfd));
+            let sandbox = Sandbox {
+                slot,
+                group,
+                template,
+                ready: pidfd.is_some(),
+                pidfd,
+            };
+            found.live.insert(key, sandbox);
         }
         found
     }
 
     pub(super) fn get(&self, key: &SandboxKey) -> Option<&Sandbox> {
         self.live.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &SandboxKey) -> Option<&mut Sandbox> {
+        self.live.get_mut(key)
+    }
+
+    /// The sandbox of that key, once it has an init.
+    pub(super) fn get_ready(&self, key: &SandboxKey) -> Option<&Sandbox> {
+        self.get(key).filter(|sandbox| sandbox.ready)
     }
 
     /// A uid range that no sandbox has, not even one that is being removed.
@@ -86,9 +99,15 @@ impl Sandboxes {
         Some(slot)
     }
 
-    pub(super) fn insert(&mut self, key: SandboxKey, sandbox: Sandbox, layout: &Layout) {
-        write_note(layout, &key, &sandbox);
+    pub(super) fn insert(&mut self, key: SandboxKey, sandbox: Sandbox) {
         self.live.insert(key, sandbox);
+    }
+
+    /// Removes a sandbox whose child did not become init; nobody waits for that.
+    pub(super) fn give_up(&mut self, key: &SandboxKey, slot: u32, cgroups: &dyn Cgroups) {
+        if self.get(key).is_some_and(|sandbox| sandbox.slot == slot) {
+            self.begin_removal(key, cgroups);
+        }
     }
 
     /// Cleans up after a create that failed half way.
@@ -109,27 +128,32 @@ impl Sandboxes {
 
     /// Begins the removal of a sandbox; the answer is given by [`Sandboxes::reap`].
     pub(super) fn kill(&mut self, key: &SandboxKey, asker: (ClientId, u64), cgroups: &dyn Cgroups) {
-        let Some(sandbox) = self.live.remove(key) else {
-            // Perhaps it is going already; then both askers hear of its end.
-            let twin = self.dying.iter().position(|d| d.key.as_ref() == Some(key));
-            match twin {
-                Some(index) => self.dying[index].askers.push(asker),
-                None => self.dying.push(Dying::gone(key.clone(), asker)),
-            }
+        if let Some(dying) = self.begin_removal(key, cgroups) {
+            dying.askers.push(asker);
             return;
-        };
+        }
+        // Perhaps it is going already; then both askers hear of its end.
+        let twin = self.dying.iter().position(|d| d.key.as_ref() == Some(key));
+        match twin {
+            Some(index) => self.dying[index].askers.push(asker),
+            None => self.dying.push(Dying::gone(key.clone(), asker)),
+        }
+    }
+
+    /// Kills a live sandbox. With init goes everything in its pid namespace.
+    fn begin_removal(&mut self, key: &SandboxKey, cgroups: &dyn Cgroups) -> Option<&mut Dying> {
+        let sandbox = self.live.remove(key)?;
         if let Some(pidfd) = &sandbox.pidfd {
             let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
         }
         let _ = cgroups.kill(&sandbox.group);
-        let mut dying = Dying::new(
+        self.dying.push(Dying::new(
             Some(key.clone()),
             sandbox.group,
             sandbox.slot,
             sandbox.pidfd,
-        );
-        dying.askers.push(asker);
-        self.dying.push(dying);
+        ));
+        self.dying.last_mut()
     }
 
     /// Goes on with removals: whatever is empty is removed and answered.
@@ -154,29 +178,22 @@ impl Sandboxes {
     }
 }
 
-/// What the next spawner must know of a sandbox and the control groups do not tell.
-pub(super) fn note_path(layout: &Layout, key: &SandboxKey) -> PathBuf {
-    layout.root().join("notes").join(key.as_str())
+/// A pidfd of the group's init: the member that is number 1 in its own pid namespace. Membership
+/// is read again after the pidfd is open, so that what was checked is what is held.
+fn find_init(group: &str, cgroups: &dyn Cgroups) -> Option<OwnedFd> {
+    let members = cgroups.members(group).ok()?;
+    let number = members.into_iter().find(|pid| is_init(*pid))?;
+    let pidfd = pidfd_open(Pid::from_raw(number)?, PidfdFlags::empty()).ok()?;
+    let still = cgroups.members(group).ok()?.contains(&number) && is_init(number);
+    still.then_some(pidfd)
 }
 
-fn write_note(layout: &Layout, key: &SandboxKey, sandbox: &Sandbox) {
-    let text = format!("{} {}", sandbox.template.to_hex(), sandbox.pid);
-    if let Err(error) = fs::write(note_path(layout, key), text) {
-        // The sandbox works; only a new spawner could not fork into it.
-        tracing::warn!(%key, %error, "writing the note of a sandbox failed");
-    }
-}
-
-fn read_note(layout: &Layout, key: &SandboxKey) -> Option<(TemplateDigest, i32)> {
-    let text = fs::read_to_string(note_path(layout, key)).ok()?;
-    let (template, pid) = text.split_once(' ')?;
-    Some((TemplateDigest::from_hex(template)?, pid.parse().ok()?))
-}
-
-/// A pidfd of the noted process, if it is still a member of the group: the number alone may
-/// have gone to another process since. Membership is read after the pidfd is open, so that what
-/// was checked is what is held.
-fn open_member(pid: i32, group: &str, cgroups: &dyn Cgroups) -> Option<OwnedFd> {
-    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    cgroups.members(group).ok()?.contains(&pid).then_some(pidfd)
+/// proc(5): `NSpid` has the process's number in each of its pid namespaces, the innermost last.
+fn is_init(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| {
+        let mut numbers = numbers.split_whitespace();
+        numbers.next() == Some(pid.to_string().as_str()) && numbers.next_back() == Some("1")
+    })
 }

@@ -73,12 +73,7 @@ impl Stage {
         // Modes are meant as they are written.
         rustix::process::umask(Mode::empty());
         let path = config.layout.stage();
-        for dir in [
-            config.layout.init_sockets(),
-            config.layout.root().join("notes"),
-        ] {
-            make_run_dir(&dir).map_err(stage("the run directory"))?;
-        }
+        make_run_dir(&config.layout.init_sockets()).map_err(stage("the run directory"))?;
         let writable = tmpfs().map_err(stage("the stage"))?;
         let at = writable.as_fd();
         make_devices(at).map_err(stage("device nodes"))?;

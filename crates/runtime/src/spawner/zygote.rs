@@ -85,7 +85,7 @@ impl Spawner {
     ) -> Result<(), Refusal> {
         let sandbox = self
             .sandboxes
-            .get(key)
+            .get_ready(key)
             .ok_or_else(|| refusal(Step::SandboxUnknown))?;
         // Not just any template: the one that this sandbox was made from.
         if sandbox.template != template {
