@@ -119,7 +119,6 @@ class Census:
     strays: int
     namespaces: int
     sockets: int
-    notes: int
     host_mounts: int
     spawner_mounts: int
     supervisor_fds: int
@@ -220,7 +219,6 @@ class Machine:
             strays=len(self.strays()),
             namespaces=len(namespaces({*processes, *zygotes, spawner, server, supervisor})),
             sockets=len(os.listdir(root / "init")),
-            notes=len(os.listdir(root / "notes")),
             host_mounts=mounts("self"),
             spawner_mounts=mounts(spawner),
             supervisor_fds=fds(supervisor),
