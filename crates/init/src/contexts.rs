@@ -101,7 +101,8 @@ impl Host {
         let mut ready = false;
         let outcome = driver.control.frames().and_then(|frames| {
             for bytes in frames {
-                ready |= runs::frame(driver, &mut self.targets, bytes)? == Meaning::Ready;
+                ready |= runs::frame(driver, &mut self.targets, bytes, &mut self.buffer)?
+                    == Meaning::Ready;
             }
             Ok(())
         });

@@ -102,6 +102,11 @@ impl Driver {
             .map(|run| run.run)
     }
 
+    /// Is only the rest of its run's output still to be read?
+    pub(crate) fn run_has_ended(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.end.is_some())
+    }
+
     /// Interrupts the driver itself; wakes it when it has stopped itself.
     pub(crate) fn interrupt(&mut self) {
         if let Some(run) = self.active_run() {

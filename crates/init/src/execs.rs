@@ -15,8 +15,7 @@ use crate::sys::signals;
 use crate::sys::spawn::{self, Exit, Step};
 use crate::targets::Targets;
 use crownest_init::link::{
-    CallErrorCode, EXECS_MAX, EventKind, ExecOutcome, KILL_GRACE_MS, OUTPUT_CHUNK_BYTES_MAX, Reply,
-    Stream,
+    CallErrorCode, EXECS_MAX, EventKind, ExecOutcome, KILL_GRACE_MS, Reply, Stream,
 };
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
@@ -65,7 +64,9 @@ impl Exec {
         if self.exit.is_some() {
             return None;
         }
-        self.timeout_at.into_iter().chain(self.kill_at).min()
+        let pipes = self.pipes.iter().filter_map(OutputPipe::due_at);
+        let limits = self.timeout_at.into_iter().chain(self.kill_at);
+        limits.chain(pipes).min()
     }
 
     /// Tells the event loop what to watch. `room`: its window is open.
@@ -229,9 +230,23 @@ impl Host {
             // It was reaped in the same turn, and `drain_execs` counts on finding its output.
             return;
         }
-        let pipe = &mut exec.pipes[index];
-        if let (Piece::Bytes(bytes), _) = pipe.read(&mut self.buffer, OUTPUT_CHUNK_BYTES_MAX) {
-            push_output(&mut self.targets, exec.exec, pipe.stream, bytes);
+        let other = 1 - index;
+        if exec.pipes[other].rests() {
+            // What it holds was most likely printed before this.
+            exec.pipes[other].rouse();
+            read_output(exec, other, &mut self.targets, &mut self.buffer);
+        }
+        read_output(exec, index, &mut self.targets, &mut self.buffer);
+    }
+
+    /// Reads the pipes whose rest is over.
+    pub(crate) fn wake_execs(&mut self, now: Instant) {
+        for exec in self.execs.values_mut().filter(|exec| exec.exit.is_none()) {
+            for index in 0..exec.pipes.len() {
+                if exec.pipes[index].is_due(now) {
+                    read_output(exec, index, &mut self.targets, &mut self.buffer);
+                }
+            }
         }
     }
 
@@ -284,6 +299,14 @@ impl Host {
                 exec.signal(SIGKILL);
             }
         }
+    }
+}
+
+/// One read of one pipe.
+fn read_output(exec: &mut Exec, index: usize, targets: &mut Targets, buffer: &mut [u8]) {
+    let pipe = &mut exec.pipes[index];
+    if let Piece::Bytes(bytes) = pipe.read_paced(buffer, Instant::now()) {
+        push_output(targets, exec.exec, pipe.stream, bytes);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::driver::Driver;
 use crate::environment::{Environment, of_network};
 use crate::execs::Exec;
 use crate::log::log;
+use crate::output::OutputPipe;
 use crate::poller::{Poller, Ready, Source, Token};
 use crate::sinks::Sinks;
 use crate::sys::signals;
@@ -140,6 +141,8 @@ impl Host {
             self.expire_drivers(now);
             self.expire_execs(now);
             self.expire_dials(now);
+            self.wake_drivers(now);
+            self.wake_execs(now);
             self.settle();
         }
     }
@@ -386,7 +389,8 @@ impl Host {
                 .run
                 .as_ref()
                 .and_then(crate::runs::ActiveRun::next_expiry);
-            [ready, run, driver.hung_up_until]
+            let [stdout, stderr] = driver.pipes.each_ref().map(OutputPipe::due_at);
+            [ready, run, driver.hung_up_until, stdout, stderr]
         });
         let execs = self.execs.values().map(Exec::next_expiry);
         let dials = self.dials.values().map(|dial| Some(dial.until));

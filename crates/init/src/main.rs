@@ -31,6 +31,7 @@ mod files;
 mod host;
 mod log;
 mod output;
+mod pace;
 mod poller;
 mod processes;
 mod requests;

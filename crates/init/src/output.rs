@@ -1,5 +1,7 @@
-//! One stdout or stderr of a tenant process, read without ever waiting for it.
+//! One stdout or stderr of a tenant process, read without ever waiting for it, and not more often
+//! than it is worth.
 
+use crate::pace::Pace;
 use crate::poller::{Poller, Source, Token};
 use crownest_init::link::{OUTPUT_CHUNK_BYTES_MAX, Stream};
 use rustix::event::epoll::EventFlags;
@@ -7,6 +9,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Instant;
+
+/// Room in the pipe of a busy program: what it prints during a rest and while this process waits
+/// for a processor. The memory counts for the sandbox, and only as far as it is in use.
+const BUSY_PIPE_BYTES: usize = 256 * 1024;
 
 /// What one read brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +34,10 @@ pub(crate) struct OutputPipe {
     pub(crate) stream: Stream,
     cut: Vec<u8>,
     ended: bool,
+    pace: Pace,
+    /// Somebody takes what is read.
+    wanted: bool,
+    enlarged: bool,
 }
 
 impl OutputPipe {
@@ -42,12 +53,16 @@ impl OutputPipe {
             stream,
             cut: Vec::new(),
             ended: false,
+            pace: Pace::default(),
+            wanted: false,
+            enlarged: false,
         })
     }
 
     /// In or out of the event loop.
     pub(crate) fn listen(&mut self, on: bool) -> Result<(), Errno> {
-        let flags = if on && !self.ended {
+        self.wanted = on && !self.ended;
+        let flags = if self.wanted && self.pace.rests_until().is_none() {
             EventFlags::IN
         } else {
             EventFlags::empty()
@@ -87,6 +102,44 @@ impl OutputPipe {
                 (Piece::End, 0)
             }
         }
+    }
+
+    /// As [`OutputPipe::read`], for the event loop: what is busy rests until it is due again.
+    pub(crate) fn read_paced(&mut self, buffer: &mut [u8], now: Instant) -> Piece {
+        let (piece, count) = self.read(buffer, OUTPUT_CHUNK_BYTES_MAX);
+        if count == 0 {
+            self.pace.calm();
+            return piece;
+        }
+        // A character that was cut takes the place of at most three bytes.
+        let more = count + 3 >= OUTPUT_CHUNK_BYTES_MAX.min(buffer.len());
+        self.pace.read(now, more);
+        if self.rests() && !self.enlarged {
+            self.enlarged = true;
+            // Refused to a user with many pipes: the program waits a little more often then.
+            let _ = rustix::pipe::fcntl_setpipe_size(&self.source, BUSY_PIPE_BYTES);
+        }
+        piece
+    }
+
+    /// Is something in it left there on purpose?
+    pub(crate) fn rests(&self) -> bool {
+        self.pace.rests_until().is_some()
+    }
+
+    /// When [`OutputPipe::is_due`] will be true, for the clock of the event loop.
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        self.pace.rests_until().filter(|_| self.wanted)
+    }
+
+    /// Ends a rest that is over. True when it has to be read for that.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        self.pace.wake(now) && self.wanted
+    }
+
+    /// Ends a rest at once: what is in the pipe came before something else that is to be told.
+    pub(crate) fn rouse(&mut self) {
+        self.pace.calm();
     }
 
     fn join(&mut self, bytes: &[u8]) -> Vec<u8> {

@@ -14,6 +14,8 @@ use std::time::Duration;
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
 const KEY_BITS: u32 = 56;
+/// Waits from this on are rounded to milliseconds.
+const EXACT_US_MAX: i64 = 5_000;
 
 /// Who an event is for. Keys are never reused, so an event for something that is gone finds
 /// nobody.
@@ -105,16 +107,7 @@ impl Poller {
         ready: &mut Vec<Ready>,
     ) -> Result<(), Errno> {
         ready.clear();
-        // Whole milliseconds, rounded up: a timer must be over when we wake for it.
-        let timeout = timeout.map(|duration| {
-            let ms = i64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(i64::MAX);
-            // An hour at most keeps the value inside what epoll_wait takes; waking is harmless.
-            let ms = ms.min(3_600_000);
-            Timespec {
-                tv_sec: ms / 1000,
-                tv_nsec: (ms % 1000) * 1_000_000,
-            }
-        });
+        let timeout = timeout.map(timespec);
         let empty = Event {
             flags: EventFlags::empty(),
             data: EventData::new_u64(0),
@@ -134,6 +127,26 @@ impl Poller {
             }
         }
         Ok(())
+    }
+}
+
+/// Rounded up: a timer must be over when we wake for it. Short times are exact to a microsecond,
+/// long ones to a millisecond, which spares kernels before 5.11 a call that they do not know.
+fn timespec(timeout: Duration) -> Timespec {
+    // An hour at most keeps the value inside what epoll_wait takes; waking is harmless.
+    let us = timeout
+        .min(Duration::from_secs(3_600))
+        .as_nanos()
+        .div_ceil(1000);
+    let us = i64::try_from(us).unwrap_or(i64::MAX);
+    let us = if us < EXACT_US_MAX {
+        us
+    } else {
+        (us + 999) / 1000 * 1000
+    };
+    Timespec {
+        tv_sec: us / 1_000_000,
+        tv_nsec: us % 1_000_000 * 1000,
     }
 }
 
@@ -204,6 +217,19 @@ impl Drop for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_are_rounded_up() {
+        let of = |ns| {
+            let time = timespec(Duration::from_nanos(ns));
+            (time.tv_sec, time.tv_nsec)
+        };
+        assert_eq!(of(0), (0, 0));
+        assert_eq!(of(1), (0, 1_000));
+        assert_eq!(of(999_001), (0, 1_000_000));
+        assert_eq!(of(7_000_001), (0, 8_000_000));
+        assert_eq!(of(u64::MAX), (3_600, 0));
+    }
 
     #[test]
     fn tokens_survive_the_kernel() {

@@ -142,20 +142,28 @@ impl Host {
         let Some(driver) = self.drivers.get_mut(&key) else {
             return;
         };
-        if driver.run.as_ref().is_some_and(|run| run.end.is_some()) {
+        if driver.run_has_ended() {
             // `done` came in the same turn: what is in the pipe belongs to that run, and
             // `drain_runs` counts on finding it there.
             return;
         }
-        let limit = OUTPUT_CHUNK_BYTES_MAX;
-        let (Piece::Bytes(bytes), _) = driver.pipes[index].read(&mut self.buffer, limit) else {
-            return;
-        };
-        match driver.active_run() {
-            Some(run) => push_output(&mut self.targets, run, driver.pipes[index].stream, bytes),
-            // Between runs somebody still has to read, or a thread that prints would stop the
-            // whole interpreter.
-            None => driver.keep_background(index, &bytes),
+        let other = 1 - index;
+        if driver.pipes[other].rests() {
+            // What it holds was most likely printed before this.
+            driver.pipes[other].rouse();
+            read_output(driver, other, &mut self.targets, &mut self.buffer);
+        }
+        read_output(driver, index, &mut self.targets, &mut self.buffer);
+    }
+
+    /// Reads the drivers' pipes whose rest is over.
+    pub(crate) fn wake_drivers(&mut self, now: Instant) {
+        for driver in self.drivers.values_mut() {
+            for index in 0..driver.pipes.len() {
+                if driver.pipes[index].is_due(now) && !driver.run_has_ended() {
+                    read_output(driver, index, &mut self.targets, &mut self.buffer);
+                }
+            }
         }
     }
 
@@ -179,6 +187,19 @@ impl Host {
     }
 }
 
+/// One read of one pipe, to wherever its output belongs now.
+fn read_output(driver: &mut Driver, index: usize, targets: &mut Targets, buffer: &mut [u8]) {
+    let Piece::Bytes(bytes) = driver.pipes[index].read_paced(buffer, Instant::now()) else {
+        return;
+    };
+    match driver.active_run() {
+        Some(run) => push_output(targets, run, driver.pipes[index].stream, bytes),
+        // Between runs somebody still has to read, or a thread that prints would stop the whole
+        // interpreter.
+        None => driver.keep_background(index, &bytes),
+    }
+}
+
 /// What a driver's frame meant for others than its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
@@ -191,6 +212,7 @@ pub(crate) fn frame(
     driver: &mut Driver,
     targets: &mut Targets,
     frame: Vec<u8>,
+    buffer: &mut [u8],
 ) -> Result<Meaning, BadFrame> {
     let text = std::str::from_utf8(&frame).map_err(|_| BadFrame)?;
     // serde would take an array for a struct as well.
@@ -202,6 +224,7 @@ pub(crate) fn frame(
     match (head.ev.as_str(), head.run, active) {
         ("ready", None, _) if driver.waiting.is_some() => return Ok(Meaning::Ready),
         ("result" | "display" | "clear" | "error", Some(named), Some(run)) if named == run => {
+            read_resting(driver, run, targets, buffer);
             targets.push(run, frame, |seq| EventKind::Kernel { target: run, seq });
         }
         ("done", Some(named), Some(run)) if named == run => {
@@ -211,6 +234,21 @@ pub(crate) fn frame(
         _ => driver.frames_dropped += 1,
     }
     Ok(Meaning::Nothing)
+}
+
+/// What rests in a pipe was printed before the event that is told next. At most a pipe full.
+fn read_resting(driver: &mut Driver, run: u64, targets: &mut Targets, buffer: &mut [u8]) {
+    for pipe in driver.pipes.iter_mut().filter(|pipe| pipe.rests()) {
+        pipe.rouse();
+        let mut left = pipe.waiting();
+        while left > 0 {
+            let (Piece::Bytes(bytes), count) = pipe.read(buffer, left) else {
+                break;
+            };
+            left -= count;
+            push_output(targets, run, pipe.stream, bytes);
+        }
+    }
 }
 
 fn end_by_done(driver: &mut Driver, done: &KernelDone) {
@@ -291,6 +329,7 @@ fn finish(driver: &mut Driver, targets: &mut Targets) -> bool {
     let Some(end) = active.end else { return false };
     let target = active.run;
     for pipe in &mut driver.pipes {
+        pipe.rouse();
         push_output(targets, target, pipe.stream, pipe.take_cut());
     }
     let told = matches!(

@@ -1,9 +1,13 @@
 """sys.stdin, sys.stdout, sys.stderr and file descriptors 0 to 2.
 
-Line buffered on the pipe itself: a complete line is in init's hands when print() returns, and no
-thread exists that a fork would lose. Part of a line waits for its end, for the end of the run, for
-the next display, or for time.sleep(), before which a program wants its progress to be seen.
-After each cell, what the cell replaced or closed is put back.
+Line buffered on the pipe itself: a complete line is in init's hands when print() returns. Larger
+pieces would be cheaper, but somebody has to bring out the last one: a thread cannot while C code
+holds the interpreter lock, and a fork, a kill or a write from C would double, lose or overtake
+what waits. Init sees to it that a write wakes nobody (PROTOCOL.md, Output).
+
+Part of a line waits for its end, for the end of the run, for the next display, or for
+time.sleep(), before which a program wants its progress to be seen. After each cell, what the cell
+replaced or closed is put back.
 """
 
 import builtins
