@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 
@@ -11,6 +12,8 @@ from rest import Sandbox, events, refusal, until, waiting_for
 
 # Everything that some client takes for the end of a line.
 LINE_ENDS = "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+# How long C code keeps the interpreter lock below; far more than output takes to arrive.
+LOCKED_S = 8
 
 
 def test_frames_are_what_the_strictest_client_reads(sandbox: Sandbox):
@@ -91,6 +94,47 @@ def test_output_of_a_child_arrives_while_it_still_runs(sandbox: Sandbox):
         assert next(arriving)["data"] == "child\n"
         sandbox.signal("go3")
         assert "".join(e["data"] for e in arriving if e["type"] == "stdout") == "done\n"
+
+
+def test_a_burst_arrives_while_c_code_holds_the_interpreter(sandbox: Sandbox):
+    """What a busy program prints is read in larger pieces, and still without its help."""
+    burst = "for n in range(2_000): print(n)\n"
+    code = burst + f"import ctypes\nleft = ctypes.PyDLL(None).sleep({LOCKED_S})"
+    began = time.monotonic()
+    with sandbox.streaming(code) as response:
+        printed = ""
+        arriving = events(response.iter_lines())
+        while not printed.endswith("\n1999\n"):
+            printed += next(arriving)["data"]
+        assert time.monotonic() - began < LOCKED_S, "seen only when the C code was done"
+        assert [e["type"] for e in arriving] == ["complete"]
+    assert printed == "".join(f"{n}\n" for n in range(2_000))
+
+
+@pytest.mark.parametrize(
+    ("mark", "kind"),
+    [("display('mark')", "output"), ("import sys; print('mark', file=sys.stderr)", "stderr")],
+)
+def test_what_follows_a_burst_comes_after_it(sandbox: Sandbox, mark: str, kind: str):
+    for _ in range(10):
+        streamed = sandbox.stream(f"for n in range(2_000): print(n)\n{mark}\nprint('end')")
+        kinds = [e["type"] for e in streamed]
+        at = kinds.index(kind)
+        before = "".join(e["data"] for e in streamed[:at])
+        assert before.startswith("".join(f"{n}\n" for n in range(2_000)))
+        after = "".join(e["data"] for e in streamed[at + 1 : -1])
+        assert before + after == "".join(f"{n}\n" for n in range(2_000)) + "end\n"
+
+
+def test_twenty_megabytes_come_whole(sandbox: Sandbox):
+    """As lines of one burst, and as a single text that no pipe holds."""
+    streamed = sandbox.stream("for n in range(200_000): print(f'{n:099d}')")
+    printed = "".join(e["data"] for e in streamed if e["type"] == "stdout")
+    assert printed == "".join(f"{n:099d}\n" for n in range(200_000))
+    assert "".join(streamed[-1]["data"]["stdout"]) == printed
+    streamed = sandbox.stream("print('é' * 10_000_000)")
+    printed = "".join(e["data"] for e in streamed if e["type"] == "stdout")
+    assert printed == "é" * 10_000_000 + "\n"
 
 
 def test_characters_are_never_cut_between_chunks(sandbox: Sandbox):

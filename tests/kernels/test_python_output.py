@@ -1,8 +1,19 @@
 """stdout and stderr: complete, prompt, and repaired after each cell."""
 
+import signal
 import time
 
 import pytest
+
+from harness import Died
+
+# Printed in a tight loop ahead of each of the tests about order and loss below.
+BURST_LINES = 2_000
+BURST = "for i in range(%d): print(i)\n" % BURST_LINES
+BURST_OUT = "".join("%d\n" % i for i in range(BURST_LINES))
+# Holds the interpreter lock in C, as a long sort or a group-by does: no other thread can act.
+LOCKED_S = 8
+LOCKED = "import ctypes\nctypes.PyDLL(None).sleep(%d)\n" % LOCKED_S
 
 
 def test_twenty_megabytes(context):
@@ -105,3 +116,84 @@ def test_threads_print(context):
 def test_an_error_in_a_thread_is_on_stderr(context):
     run = context.run("import threading\nt = threading.Thread(target=lambda: 1/0)\nt.start(); t.join()")
     assert run.status == "ok" and "ZeroDivisionError" in run.err
+
+
+def test_a_burst_is_seen_while_c_code_holds_the_interpreter(context):
+    """The last line of a burst must not wait in the process: nobody could bring it out."""
+    context.begin(BURST + LOCKED)
+    began = time.monotonic()
+    context.wait_output(b"\n%d\n" % (BURST_LINES - 1))
+    assert time.monotonic() - began < LOCKED_S, "seen only when the C code was done"
+    run = context.finish()
+    assert (run.out, run.status) == (BURST_OUT, "ok")
+
+
+@pytest.mark.parametrize(
+    ("end", "death"),
+    [
+        ("import os; os._exit(7)", None),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", signal.SIGKILL),
+        ("import ctypes; ctypes.string_at(8)", signal.SIGSEGV),
+    ],
+)
+def test_a_sudden_end_loses_no_line(context, end, death):
+    context.begin(BURST + end)
+    with pytest.raises(Died):
+        context.finish()
+    context.wait_death()
+    assert bytes(context.pipes[context.stdout]).decode() == BURST_OUT
+
+
+def test_all_ways_to_write_keep_their_order(context):
+    """print(), the system call, C stdio that is flushed, and children, in a tight loop."""
+    rounds = 200
+    run = context.run(
+        "import ctypes, os, subprocess\nlibc = ctypes.CDLL(None)\n"
+        "for i in range(%d):\n"
+        "    print('a', i)\n"
+        "    os.write(1, b'b\\n')\n"
+        "    print('c')\n"
+        "    libc.puts(b'd'); libc.fflush(None)\n"
+        "    print('e')\n"
+        "    if i %% 20 == 0:\n"
+        "        subprocess.run(['echo', 'f'], check=True)\n" % rounds
+    )
+    expected = "".join(
+        "a %d\nb\nc\nd\ne\n%s" % (i, "" if i % 20 else "f\n") for i in range(rounds)
+    )
+    assert run.out == expected
+
+
+def test_a_fork_within_a_burst_doubles_nothing(context):
+    run = context.run(
+        "import os\n"
+        "for i in range(%d):\n"
+        "    print(i)\n"
+        "    if i %% 500 == 250:\n"
+        "        pid = os.fork()\n"
+        "        if pid == 0:\n"
+        "            print('child', i)\n"
+        "            os._exit(0)\n"
+        "        os.waitpid(pid, 0)\n" % BURST_LINES
+    )
+    lines = run.out.splitlines()
+    assert [x for x in lines if x.isdigit()] == BURST_OUT.splitlines()
+    assert [x for x in lines if not x.isdigit()] == [
+        "child %d" % i for i in range(250, BURST_LINES, 500)
+    ]
+    for i in range(250, BURST_LINES, 500):
+        assert lines[lines.index("child %d" % i) - 1] == str(i)
+
+
+def test_an_interrupt_within_a_burst_loses_and_doubles_nothing(context):
+    context.run("printed = -1")
+    for _ in range(5):
+        context.begin("i = 0\nwhile True:\n    print(i)\n    printed = i\n    i += 1")
+        context.wait_output(b"\n500\n")
+        context.interrupt()
+        run = context.finish()
+        assert run.status == "interrupted"
+        lines = run.out.splitlines()
+        assert lines == [str(i) for i in range(len(lines))]
+        # The line that was interrupted may have come whole; those before it have.
+        assert len(lines) - 1 - int(context.run("printed").text) in (0, 1)
