@@ -43,6 +43,8 @@ class Cells:
         self._kept.append((name, size))
         self._kept_bytes += size
         lines = [line + "\n" for line in source.split("\n")]
+        if type(linecache.cache) is not dict:
+            linecache.cache = {}  # a cell has put something else there
         linecache.cache[name] = (size, None, lines, name)
         while len(self._kept) > 1 and (
             len(self._kept) > CELLS_KEPT_MAX or self._kept_bytes > CELL_BYTES_KEPT_MAX

@@ -36,6 +36,7 @@ _METHODS = (
     ("application/json", "_repr_json_"),
     ("application/javascript", "_repr_javascript_"),
 )
+_repr = repr
 _BINARY = frozenset(("application/pdf", "application/octet-stream"))
 _PLAIN_TYPES = frozenset((int, float, bool, complex, bytes, type(None)))
 
@@ -67,7 +68,7 @@ def bundle(value):
     if kind is str:
         return {"text/plain": value}, {}
     if kind in _PLAIN_TYPES:
-        return {"text/plain": repr(value)}, {}
+        return {"text/plain": _repr(value)}, {}
     if _displays_itself(value):
         return {}, {}
     data, metadata = _own_bundle(value)
@@ -84,11 +85,12 @@ def bundle(value):
 
 def plain_text(value):
     """text/plain: a string is itself, everything else its (pretty) repr."""
-    if isinstance(value, str):
+    # By its type: what it says of its class may be a lie, as that of a mock is.
+    if issubclass(type(value), str):
         return str.__str__(value)
     if pretty is not None:
         return pretty(value)
-    return repr(value)
+    return _repr(value)
 
 
 def _displays_itself(value):
@@ -160,7 +162,8 @@ def _add(data, metadata, mime, answer):
 def _method(value, name):
     """The method `name`, looked up on the type: a proxy or mock that answers to every name is
     not asked, nor is a class for what its instances do."""
-    if isinstance(value, type) or not callable(getattr(type(value), name, None)):
+    kind = type(value)
+    if issubclass(kind, type) or not callable(getattr(kind, name, None)):
         return None
     return getattr(value, name)
 

@@ -19,12 +19,17 @@ from .streams import Streams
 
 # Frames that the kernel itself needs; a cell that goes below gets them back afterwards.
 RECURSION_LIMIT_MIN = 200
+# Signal handlers that a cell left behind may raise while the context is idle. One that raises
+# again and again is a loop, and ends the context.
+IDLE_ERRORS_MAX = 1_000
 
 _exec, _eval = exec, eval
-_get_recursion_limit = sys.getrecursionlimit
+_get_recursion_limit, _set_recursion_limit = sys.getrecursionlimit, sys.setrecursionlimit
 _cpu_ns = time.process_time_ns
 _exit = os._exit
 _getpid = os.getpid
+# Past whatever a class of the user's puts in its place.
+_set_traceback = BaseException.__traceback__.__set__
 _MISSING = object()
 _VERSION = platform.python_version()
 
@@ -122,8 +127,20 @@ class Kernel:
         finally:
             _exit(code)
 
+    def _receive(self):
+        """The next frame. What a signal handler of the user's raises meanwhile (an alarm that a
+        cell has not called off) is shown on stderr and ends nothing."""
+        for _ in range(IDLE_ERRORS_MAX):
+            try:
+                return self.channel.receive()
+            except PeerGone:
+                raise
+            except BaseException as error:
+                tracebacks.print_foreign(error, self.streams.stderr)
+        raise RuntimeError("signal handlers raise without end")
+
     def _serve_one(self):
-        request = self.channel.receive()
+        request = self._receive()
         op = request.get("op")
         if op == "execute":
             self.execute(request)
@@ -158,7 +175,7 @@ class Kernel:
             failure = self._guarded(self._run_cell, request["code"], cell)
             if figures.open_figures():
                 later = self._guarded(figures.end_of_run, self.interrupts.fired)
-                failure = failure or later
+                failure = later if failure is None else failure
         if self.forked:
             self._leave_forked_child(failure)
         if came_from is not None:
@@ -168,19 +185,22 @@ class Kernel:
     def _finish(self, run, cell, failure, before_ns):
         """Everything the run said, then `error` if it failed, then `done`."""
         if _get_recursion_limit() < RECURSION_LIMIT_MIN:
-            sys.setrecursionlimit(RECURSION_LIMIT_MIN)
+            _set_recursion_limit(RECURSION_LIMIT_MIN)
         status = "ok"
+        if self.streams.are_replaced():
+            later = self._guarded(self.streams.flush_foreign)
+            failure = later if failure is None else failure
         if failure is not None:
             status = "error"
-            if isinstance(failure, KeyboardInterrupt) and self.interrupts.fired:
+            if issubclass(type(failure), KeyboardInterrupt) and self.interrupts.fired:
                 status = "interrupted"
-            event = tracebacks.describe(failure, cell)
+            event = self._described(failure, cell)
             event["ev"] = "error"
             event["run"] = run
             self.channel.queue(event)
             # A failed cell's frames hold its variables; nobody can look at them.
-            failure.__traceback__ = None
-        self.streams.flush()
+            _set_traceback(failure, None)
+        self.streams.flush_own()
         self.streams.restore()
         self.interrupts.install()
         self.run = None
@@ -189,6 +209,13 @@ class Kernel:
         if self._gc_due:
             self._gc_due = False
             gc.enable()
+
+    def _described(self, failure, cell):
+        """The fields of `error`. Exceptions are classes of the user's: theirs is still the time,
+        and the interrupt."""
+        found = []
+        broken = self._guarded(lambda: found.append(tracebacks.describe(failure, cell)))
+        return found[0] if found else tracebacks.without_text(failure, broken)
 
     def _guarded(self, function, *args):
         """Calls `function` with interrupts armed; what it raised, or None. A second SIGINT may

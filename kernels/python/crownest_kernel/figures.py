@@ -37,7 +37,7 @@ def open_figures():
 def is_figure(value):
     """Whether `value` is a matplotlib figure."""
     module = sys.modules.get("matplotlib.figure")
-    return module is not None and isinstance(value, module.Figure)
+    return module is not None and issubclass(type(value), module.Figure)
 
 
 def render(figure):

@@ -18,7 +18,7 @@ READ_BYTES = 64 * 1024
 PRIVATE_FD_MIN = 900
 
 # Bound once: a cell may replace any attribute of these modules.
-_read, _write, _close = os.read, os.write, os.close
+_read, _write, _close, _set_blocking = os.read, os.write, os.close, os.set_blocking
 _unpack = struct.Struct(">I").unpack_from
 _pack = struct.Struct(">I").pack
 _main_thread = threading.main_thread
@@ -117,13 +117,20 @@ class Channel:
                 self._interrupts.release()
 
     def _write_all(self, data):
-        try:
-            sent = _write(self.fd, data)
-            while sent < len(data):
-                data = memoryview(data)[sent:]
-                sent = _write(self.fd, data)
-        except OSError as error:
-            raise PeerGone(str(error)) from error
+        sent = self._call(_write, data)
+        while sent < len(data):
+            data = memoryview(data)[sent:]
+            sent = self._call(_write, data)
+
+    def _call(self, function, argument):
+        """os.read or os.write on the socket, which blocks even if a cell has set it not to."""
+        while True:
+            try:
+                return function(self.fd, argument)
+            except BlockingIOError:
+                _set_blocking(self.fd, True)
+            except OSError as error:
+                raise PeerGone(str(error)) from error
 
     def receive(self):
         """The next frame, as a dict. Blocks."""
@@ -131,10 +138,7 @@ class Channel:
             frame = self._next_unread()
             if frame is not None:
                 return frame
-            try:
-                data = _read(self.fd, READ_BYTES)
-            except OSError as error:
-                raise PeerGone(str(error)) from error
+            data = self._call(_read, READ_BYTES)
             if not data:
                 raise PeerGone("end of file")
             self._unread = self._unread + data if self._unread else data
@@ -142,7 +146,7 @@ class Channel:
     def take_interrupt(self, run):
         """Whether an `interrupt` frame for `run` has come already. Does not block."""
         while select.select((self.fd,), (), (), 0)[0]:
-            data = _read(self.fd, READ_BYTES)
+            data = self._call(_read, READ_BYTES)
             if not data:
                 break
             self._unread += data
@@ -170,7 +174,7 @@ class Channel:
         """A frame longer than one read, without quadratic copying."""
         data = bytearray(self._unread)
         while len(data) < 4 + length:
-            piece = _read(self.fd, 1024 * 1024)
+            piece = self._call(_read, 1024 * 1024)
             if not piece:
                 raise PeerGone("end of file in a frame")
             data += piece

@@ -12,6 +12,7 @@ replaced or closed is put back.
 
 import builtins
 import ctypes
+import fcntl
 import functools
 import io
 import os
@@ -23,6 +24,7 @@ from .frames import private_fd
 BUFFER_BYTES = 64 * 1024
 
 _fstat, _dup2 = os.fstat, os.dup2
+_fcntl, _F_GETFL, _F_SETFL, _O_NONBLOCK = fcntl.fcntl, fcntl.F_GETFL, fcntl.F_SETFL, os.O_NONBLOCK
 _libc = ctypes.CDLL(None)
 # stdout only: flushing every FILE would wait for a thread that reads from one.
 _c_stdout = ctypes.c_void_p.in_dll(_libc, "stdout")
@@ -104,25 +106,51 @@ class Streams:
         self._saved.clear()
 
     def flush(self):
-        """Everything written so far reaches the pipes. Never raises but for an interrupt."""
-        for name in ("stdout", "stderr"):
-            try:
-                getattr(sys, name).flush()
-            except Exception:
-                pass
-        self._flush_own()
-        _fflush(_c_stdout)
+        """Everything written so far reaches the pipes. Runs inside a cell: an interrupt, and
+        whatever ends a cell, passes through from streams that the cell has put in place of ours."""
+        self.flush_foreign()
+        self.flush_own()
 
-    def _flush_own(self):
-        for stream in (self.stdout, self.stderr):
+    def are_replaced(self):
+        """Whether a cell has put something in place of our streams."""
+        return sys.__dict__.get("stdout") is not self.stdout or (
+            sys.__dict__.get("stderr") is not self.stderr
+        )
+
+    def flush_foreign(self):
+        """Streams that a cell has put in place of ours: code of the cell."""
+        for name, own in (("stdout", self.stdout), ("stderr", self.stderr)):
+            stream = sys.__dict__.get(name)
+            if stream is own:
+                continue
             try:
                 stream.flush()
             except Exception:
                 pass
 
+    def flush_own(self):
+        """Our own streams and C's. Never raises but for an interrupt."""
+        for stream in (self.stdout, self.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass
+        _fflush(_c_stdout)
+
     def restore(self):
-        """After a cell: fds, stream objects and input() as they were."""
+        """After a cell: fds, stream objects and input() as they were. What could not be written
+        to an fd that the cell had closed is written now, as long as it belongs to that run."""
+        repaired = False
         for fd, saved in self._saved.items():
+            try:
+                # Set on the pipe itself by a child or a library; print() would lose what does
+                # not fit.
+                flags = _fcntl(saved, _F_GETFL)
+                if flags & _O_NONBLOCK:
+                    _fcntl(saved, _F_SETFL, flags & ~_O_NONBLOCK)
+                    repaired = True
+            except OSError:
+                continue  # the cell has closed our copy: there is nothing to put back
             try:
                 stat = _fstat(fd)
                 if (stat.st_dev, stat.st_ino) == self._identity[fd]:
@@ -130,6 +158,9 @@ class Streams:
             except OSError:
                 pass
             _dup2(saved, fd)
+            repaired = True
+        if repaired:
+            self.flush_own()
         # In this order: what a cell put around our buffer closes the buffer as it goes.
         sys.stdout, sys.stderr = self.stdout, self.stderr
         if _closed(self.stdout) or _closed(self.stderr):

@@ -7,37 +7,46 @@ exception belongs to tenant code and may itself raise.
 import os
 import traceback
 
-MESSAGE_CHARS_MAX = 64 * 1024
+# Below what the server takes, in bytes, so that the mark of what is left out arrives as well.
+MESSAGE_BYTES_MAX = 63 * 1024
+# Of one character: an escaped surrogate.
+LETTER_BYTES_MAX = 6
 TRACEBACK_LINES_MAX = 400
-TRACEBACK_LINE_CHARS_MAX = 4 * 1024
+TRACEBACK_LINE_CHARS_MAX = 2 * 1024 - 1
 
 _KERNEL_DIR = os.path.dirname(__file__) + os.sep
 _TracebackException = traceback.TracebackException
+# Past whatever a metaclass puts in its place.
+_type_name = type.__dict__["__name__"].__get__
 
 
 def describe(error, cell):
-    """Fields of the `error` event. Never raises for what an exception object does."""
+    """Fields of the `error` event. Runs code of the exception, so as a part of the cell: an
+    interrupt, and whatever is no Exception, passes through."""
     try:
         return _describe(error, cell)
     except Exception as broken:
-        return {
-            "name": _name(error),
-            "message": "(the exception could not be shown: %s)" % _name(broken),
-            "traceback": [_name(error)],
-        }
+        return without_text(error, broken)
+
+
+def without_text(error, broken):
+    """Fields of the `error` event of an exception that cannot be shown. Runs no code of it."""
+    name = _name(error)
+    message = "(the exception could not be shown: %s)" % _name(broken)
+    return {"name": name, "message": message, "traceback": [name]}
 
 
 def _describe(error, cell):
     if isinstance(error, SystemExit):
         return _describe_exit(error, cell)
     summary = _TracebackException(type(error), error, error.__traceback__, compact=True)
-    _drop_kernel_frames(summary, set())
+    _drop_kernel_frames(summary)
     lines = []
     for chunk in summary.format():
         lines.extend(chunk.rstrip("\n").split("\n"))
     event = {
         "name": _name(error),
-        "message": _message(error),
+        "message": _message(error, summary),
         "traceback": _bounded(lines),
     }
     line = _line_in_cell(error, cell)
@@ -58,26 +67,29 @@ def _describe_exit(error, cell):
 
 
 def _name(error):
-    name = type(error).__name__
-    return name if type(name) is str else "Exception"
+    return _type_name(type(error))
 
 
-def _message(error):
+def _message(error, summary):
     if isinstance(error, SyntaxError):
         text = error.msg if isinstance(error.msg, str) else str(error)
         if isinstance(error.filename, str) and isinstance(error.lineno, int):
             text = "%s (%s, line %d)" % (text, error.filename, error.lineno)
         return _bounded_text(text)
-    try:
-        return _bounded_text(str.__str__(str(error)))
-    except Exception:
-        return "<exception str() failed>"
+    # The summary has asked the exception already; it may be slow, or answer once.
+    text = getattr(summary, "_str", None)
+    return _bounded_text(text if type(text) is str else str.__str__(str(error)))
 
 
 def _bounded_text(text):
-    if len(text) <= MESSAGE_CHARS_MAX:
+    if len(text) <= MESSAGE_BYTES_MAX // LETTER_BYTES_MAX:
         return text
-    return text[:MESSAGE_CHARS_MAX] + "… (%d characters more)" % (len(text) - MESSAGE_CHARS_MAX)
+    kept = text[:MESSAGE_BYTES_MAX]
+    # A lone surrogate travels as its escape.
+    while (size := len(kept.encode("utf-8", "backslashreplace"))) > MESSAGE_BYTES_MAX:
+        kept = kept[: len(kept) * MESSAGE_BYTES_MAX // size]
+    left_out = len(text) - len(kept)
+    return kept + "… (%d characters more)" % left_out if left_out else text
 
 
 def _bounded(lines):
@@ -94,18 +106,18 @@ def _bounded(lines):
     return [*lines[:half], "  … %d lines left out …" % left_out, *lines[-half:]]
 
 
-def _drop_kernel_frames(summary, seen):
-    """In the exception and in everything chained to it."""
-    if summary is None or id(summary) in seen:
-        return
-    seen.add(id(summary))
-    stack = summary.stack
-    if stack:
-        stack[:] = [frame for frame in stack if not frame.filename.startswith(_KERNEL_DIR)]
-    _drop_kernel_frames(summary.__cause__, seen)
-    _drop_kernel_frames(summary.__context__, seen)
-    for member in summary.exceptions or ():
-        _drop_kernel_frames(member, seen)
+def _drop_kernel_frames(summary):
+    """In the exception and in everything chained to it, however long the chain."""
+    waiting, seen = [summary], set()
+    while waiting:
+        summary = waiting.pop()
+        if summary is None or id(summary) in seen:
+            continue
+        seen.add(id(summary))
+        stack = summary.stack
+        if stack:
+            stack[:] = [frame for frame in stack if not frame.filename.startswith(_KERNEL_DIR)]
+        waiting += (summary.__cause__, summary.__context__, *(summary.exceptions or ()))
 
 
 def _line_in_cell(error, cell):
@@ -123,5 +135,5 @@ def _line_in_cell(error, cell):
 def print_foreign(error, stream):
     """For a process that user code forked, or a formatter that failed: as Python prints it."""
     summary = _TracebackException(type(error), error, error.__traceback__, compact=True)
-    _drop_kernel_frames(summary, set())
+    _drop_kernel_frames(summary)
     stream.write("".join(summary.format()))
