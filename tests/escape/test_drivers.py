@@ -1,7 +1,8 @@
 """What tenant code can say to init on the control socket of its own context.
 
 It has the socket: the interpreter that runs it does. So it may lie about its own run, and about
-nothing else; and however it lies, init, the server and the other contexts live on.
+nothing else; and however it lies, init, the server and the other contexts live on. What becomes of
+each lie is in tests/hostile; here is what it must not reach.
 """
 
 from __future__ import annotations
@@ -23,55 +24,11 @@ def say(data):
     control.sendall(struct.pack(">I", len(data)) + data)
 """
 
-# What is sent, and whether the context has to be ended for it.
-LIES = {
-    "zero length": ("control.sendall(bytes(4))", True),
-    "huge length": ("control.sendall(b'\\xff\\xff\\xff\\xff')", True),
-    "length above the limit": ("control.sendall(struct.pack('>I', 12 * 1024 * 1024 + 1))", True),
-    "half a frame": ("control.sendall(struct.pack('>I', 1000) + b'{')\ntime.sleep(0.2)\nos._exit(0)", True),
-    "not JSON": ("say(b'nonsense')", True),
-    "not UTF-8": ("say(b'{\"ev\":\"\\xff\"}')", True),
-    "an array": ("say([1, 2])", True),
-    "deep": ("say(b'{\"ev\":\"display\",\"run\":1,\"data\":' + b'[' * 100000 + b']' * 100000 + b'}')", None),
-    "deep object": ("say(b'{\"x\":' * 100000 + b'1' + b'}' * 100000)", None),
-    "big number": ("say(b'{\"ev\":\"done\",\"run\":1e999,\"status\":\"ok\",\"count\":1}')", None),
-    "negative run": ("say({'ev': 'done', 'run': -1, 'status': 'ok', 'count': 1})", None),
-    "unknown event": ("say({'ev': 'shutdown', 'run': 1})", False),
-    "second ready": ("say({'ev': 'ready', 'language': 'python', 'version': '9'})", False),
-    "duplicate keys": ("say(b'{\"ev\":\"done\",\"ev\":\"ready\",\"run\":1,\"run\":2}')", None),
-    "surrogates": ("say(b'{\"ev\":\"\\\\ud800\"}')", None),
-    "10,000 events": ("for _ in range(10000): say({'ev': 'clear', 'run': 1, 'wait': True})", False),
-    "closed": ("os.close(control.detach()); os.closerange(3, 2000)", True),
-    "shut down": ("control.shutdown(2)", True),
-}
-
 
 @pytest.fixture(scope="module")
 def liar(sandbox: Sandbox) -> Sandbox:
     sandbox.run("kept = 1")
     return sandbox
-
-
-@pytest.mark.parametrize("name", LIES)
-def test_a_lie_costs_at_most_its_own_context(liar: Sandbox, name: str) -> None:
-    what, ends = LIES[name]
-    context = liar.context()
-    code = f"import ctypes, json, os, socket, struct, sys, time\nx = 1\n{CONTROL}\n{what}\n'told'"
-    run = liar.run(code, context, timeout_ms=20_000)
-    if ends is True:
-        assert run["outcome"] == "context_died", run
-    elif ends is False:
-        assert run["outcome"] == "completed" and run["outputs"][0]["value"] == "told", run
-    else:
-        assert run["outcome"] in ("completed", "context_died"), run
-    # The other context has its state, and the liar's gets a fresh interpreter or goes on.
-    assert liar.run("kept + 1")["outputs"][0]["value"] == "2"
-    after = liar.run("2 + 2", context)
-    if after["outcome"] == "context_died":
-        # It was on its way out when this run came; that is said, and the next one starts afresh.
-        after = liar.run("2 + 2", context)
-    assert after["outputs"] and after["outputs"][0]["value"] == "4", (run["outcome"], after)
-    liar.api.http.delete(f"{liar.path}/code/contexts/{context}")
 
 
 def test_a_context_can_forge_the_end_of_its_own_run_only(liar: Sandbox) -> None:
@@ -156,22 +113,3 @@ def test_hostile_bundles(liar: Sandbox, name: str) -> None:
         line[5:].strip() for line in frame.splitlines() if line.startswith("data:"))) for frame in frames]
     assert [e["type"] for e in events].count("complete") == 1
     assert events[-1]["type"] == "complete"
-
-
-def test_a_stopped_interpreter_is_ended_by_the_timeout(liar: Sandbox) -> None:
-    context = liar.context()
-    run = liar.run("import os; os.kill(os.getpid(), 19)", context, timeout_ms=1_000)
-    assert run["outcome"] == "timed_out"
-    assert liar.run("kept")["outputs"][0]["value"] == "1"
-
-
-def test_a_context_that_eats_its_own_signals_is_ended(liar: Sandbox) -> None:
-    context = liar.context()
-    run = liar.run(
-        "import signal, time\nsignal.signal(2, signal.SIG_IGN)\nsignal.pthread_sigmask(0, range(1, 65))\n"
-        "while True: pass",
-        context,
-        timeout_ms=500,
-    )
-    assert run["outcome"] == "timed_out", run
-    assert liar.run("1 + 1", context)["outputs"][0]["value"] == "2"
