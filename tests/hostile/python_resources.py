@@ -144,6 +144,7 @@ RESOURCE_ATTACKS = [
         does="fills the buffers of as many sockets as it gets, and keeps them",
         code="""
             import socket
+            largest = b'x' * (64 << 20)  # the kernel takes the process that has most
             keep = []
             while True:
                 a, b = socket.socketpair(); keep += [a, b]

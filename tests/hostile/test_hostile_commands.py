@@ -48,7 +48,7 @@ def check_survivors(attack: Command, arena: Arena) -> None:
         if attack.others_kept:
             assert arena.value(code, context) == "42"
         else:
-            after = arena.run("'kept' in dir()", context)
+            after = arena.run_anew("'kept' in dir()", context)
             assert (after["outcome"], after.get("contextReset")) == ("completed", True), after
     if attack.left is None:
         # It may hold every place that there is for a process, in its own sandbox.

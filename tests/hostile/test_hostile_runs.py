@@ -89,7 +89,7 @@ def check_survivors(attack: Attack, arena: Arena) -> None:
     if attack.others_kept:
         assert arena.value("kept * 7", arena.other) == "42"
     else:
-        after = arena.run("'kept' in dir()", arena.other)
+        after = arena.run_anew("'kept' in dir()", arena.other)
         assert (after["outcome"], after.get("contextReset")) == ("completed", True), after
     assert arena.new_context_answers()
     shell = arena.command("echo on")
