@@ -42,6 +42,11 @@ SECCOMP_BYTES_MAX = 32 * 1024
 # What a context inherits; everything else arrives with `start`.
 ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 CHILD_FAILED_EXIT_CODE = 71
+# Arenas (of a mebibyte) that the imports fill at most; the largest small object, without its
+# head; fewer of them than an arena holds.
+RESERVED_ARENAS = 64
+RESERVED_BLOCK_BYTES = 512 - 33
+BLOCKS_PER_ARENA = 1900
 
 
 def main():
@@ -56,6 +61,7 @@ def main():
         preload = ",".join(sys.argv[1:])
     seccomp_filter = _read_seccomp_filter()
     _limit_self()
+    room = _reserve_small_objects()
     kernel = _build_kernel(here)
     from crownest_kernel import privileges, warmup
 
@@ -66,6 +72,7 @@ def main():
     _clean_environment()
     _refuse_threads()
     zygote = Zygote(peer, kernel, entry, privileges, warmup)
+    room.clear()
     warmup.settle()
     peer.send(ANSWER.pack(0, 0))
     zygote.serve()
@@ -100,6 +107,16 @@ def _limit_self():
         sys.stderr.write("zygote: oom_score_adj: %s\n" % error)
 
 
+def _reserve_small_objects():
+    """Room for the small objects of all imports, in one piece: arenas that Python asked for one by
+    one would lie between the libraries, where no huge page fits. What is returned keeps them; once
+    it is cleared, those that nothing has moved into are given back."""
+    blocks = [None] * (RESERVED_ARENAS * BLOCKS_PER_ARENA)  # a list that grows leaves holes
+    for index in range(len(blocks)):
+        blocks[index] = bytes(RESERVED_BLOCK_BYTES)
+    return blocks[::BLOCKS_PER_ARENA]
+
+
 def _build_kernel(here):
     """The kernel that every child will be. Its writers are made while fds 1 and 2 are pipes, as
     they are in a child: io remembers whether a file can seek."""
@@ -124,7 +141,6 @@ def _import_all(preload):
     import importlib
 
     read_only_cache = _ReadOnlyCache(os.environ.get("MPLCONFIGDIR"))
-    register, os.register_at_fork = os.register_at_fork, _register_at_fork(os.register_at_fork)
     for names, quiet in ((PRELOAD_ALWAYS, True), (preload, False)):
         for name in filter(None, (part.strip() for part in names.split(","))):
             try:
@@ -133,18 +149,6 @@ def _import_all(preload):
             except ImportError as error:
                 if not quiet:
                     sys.stderr.write("zygote: %s is not preloaded: %s\n" % (name, error))
-    os.register_at_fork = register
-
-
-def _register_at_fork(register):
-    """Leaves out the hook of IPython's history, which has nothing to stop here and would cost
-    every fork a walk through its objects."""
-
-    def filtered(**hooks):
-        if sys._getframe(1).f_globals.get("__name__") != "IPython.core.history":
-            register(**hooks)
-
-    return filtered
 
 
 class _ReadOnlyCache:
@@ -247,7 +251,7 @@ class Zygote:
         new_pid = self._privileges.CLONE_NEWPID
         set_namespaces(fds[0], new_pid)
         try:
-            pid = os.fork()
+            pid = self._privileges.fork_bare()
             if pid == 0:
                 self._become_context(fds, uid, gid)
         finally:
@@ -260,7 +264,7 @@ class Zygote:
         return. Any failure ends the child: a context with a wall missing must not exist."""
         try:
             self._enter_sandbox(fds, uid, gid)
-            self._kernel.serve()
+            self._kernel.serve(self._warmup.prime)
         except BaseException as error:
             try:
                 os.write(2, b"context: %s\n" % repr(error).encode("utf-8", "replace"))

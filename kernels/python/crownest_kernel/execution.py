@@ -46,7 +46,8 @@ class Kernel:
         self.run = None
         self.forked = False
         self._pid = 0
-        self._gc_due = False
+        # Whether the collector comes back after the next run.
+        self.collects_after_run = False
         self._loop = None
         self._last = self._before_last = _MISSING
         self.module = types.ModuleType("__main__")
@@ -67,7 +68,7 @@ class Kernel:
         """For a zygote: takes back what the warm-up left in the context."""
         self.namespace.clear()
         self._fill_namespace()
-        self.cells.forget_all()
+        self.forget_runs()
         if self._loop is not None:
             # Its descriptors would be shared by every child.
             import asyncio
@@ -75,17 +76,21 @@ class Kernel:
             self._loop.close()
             self._loop = None
             asyncio.set_event_loop(None)
-        self.count = 0
-        self.run = None
-        self._last = self._before_last = _MISSING
         shell.forget_namespace(self.namespace)
+
+    def forget_runs(self):
+        """As if nothing had run, for runs that leave no more than their value behind."""
+        self.namespace.pop("_", None)
+        self.cells.forget_all()
+        self.count = 0
+        self._last = self._before_last = _MISSING
 
     def attach(self, control_fd):
         """Takes over the control socket and the standard fds of this process."""
         self._pid = _getpid()
         # A zygote's child starts without collection: it would touch, and so copy, many pages.
         # It comes back after the first answer.
-        self._gc_due = not gc.isenabled()
+        self.collects_after_run = not gc.isenabled()
         self.channel.adopt(control_fd)
         self.streams.attach()
         self.interrupts.install()
@@ -104,13 +109,16 @@ class Kernel:
 
     # === the loop ===
 
-    def serve(self):
-        """Says `ready`, then runs cells until init closes the socket. Does not return."""
+    def serve(self, while_idle=None):
+        """Says `ready`, then runs cells until init closes the socket. Does not return.
+        `while_idle` is called once before the first of them."""
         code = 0
         try:
             self.channel.send(
                 {"ev": "ready", "language": "python", "version": _VERSION}
             )
+            if while_idle is not None:
+                while_idle(self)
             while True:
                 self._serve_one()
         except PeerGone:
@@ -138,6 +146,11 @@ class Kernel:
             except BaseException as error:
                 tracebacks.print_foreign(error, self.streams.stderr)
         raise RuntimeError("signal handlers raise without end")
+
+    def serve_frame(self, frame):
+        """Serves `frame` as if it had come from init."""
+        self.channel.feed(frame)
+        self._serve_one()
 
     def _serve_one(self):
         request = self._receive()
@@ -206,8 +219,8 @@ class Kernel:
         self.run = None
         cpu_us = (_cpu_ns() - before_ns) // 1000
         self.channel.send(encode_done(run, status, self.count, cpu_us))
-        if self._gc_due:
-            self._gc_due = False
+        if self.collects_after_run:
+            self.collects_after_run = False
             gc.enable()
 
     def _described(self, failure, cell):

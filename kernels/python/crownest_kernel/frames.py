@@ -44,6 +44,11 @@ def private_fd(fd):
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, min(PRIVATE_FD_MIN, soft - 32)))
 
 
+def pack(body):
+    """The frame of a body."""
+    return _pack(len(body)) + body
+
+
 def encode(event):
     """JSON bytes of one event. Lone surrogates become the text of their escape."""
     text = _encode(event)
@@ -142,6 +147,14 @@ class Channel:
             if not data:
                 raise PeerGone("end of file")
             self._unread = self._unread + data if self._unread else data
+
+    def feed(self, frame):
+        """Makes `frame` the next that is received, while nothing has come from the peer."""
+        self._unread = frame
+
+    def is_idle(self):
+        """Whether nothing has come from the peer. Does not block."""
+        return not self._unread and not select.select((self.fd,), (), (), 0)[0]
 
     def take_interrupt(self, run):
         """Whether an `interrupt` frame for `run` has come already. Does not block."""

@@ -42,6 +42,8 @@ _syscall.restype = ctypes.c_long
 _prctl = _libc.prctl
 _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _get_errno = ctypes.get_errno
+# PyDLL: the interpreter's lock stays held, since a child has nobody to take it back from.
+_bare_fork = ctypes.PyDLL(None, use_errno=True)._Fork
 
 
 class Entry:
@@ -107,6 +109,20 @@ class Entry:
 def set_namespaces(fd, kinds):
     """Runs in the zygote (pid namespace for its next child) and in the child, as root."""
     _check(_syscall(_SYS_SETNS, fd, kinds), "setns")
+
+
+def fork_bare():
+    """Runs in the zygote, as root. A fork without the handlers of libraries (glibc's _Fork), and
+    without Python's hooks.
+
+    All of them exist for other threads: they renew locks that one of those may have held. The
+    zygote has none (it refuses to serve with more than one), so there is nothing to renew, and
+    in every child they would copy 250 pages. What they do beyond locks, `warmup.reseed` does. A
+    context's own os.fork() runs them all.
+    """
+    pid = _bare_fork()
+    _check(pid, "fork")
+    return pid
 
 
 def close_from_to(first, last):
