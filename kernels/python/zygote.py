@@ -2,7 +2,7 @@
 
 Runs as root of the host, in its own mount namespace with a read-only view of one template, single
 threaded, holding no tenant data. The spawner is its only peer; the wire format is in
-`kernels/PROTOCOL.md`. It never runs tenant code: only its children do, after `_enter_sandbox`.
+`kernels/PROTOCOL.md`. It never runs tenant code: only its children do, after `privileges.enter`.
 """
 
 import array
@@ -36,6 +36,8 @@ ANSWER = struct.Struct("<ii")
 OP_FORK = 1
 FDS_BEFORE_CGROUPS = 4
 FDS_MAX = 16
+# The control socket and the originals of fds 0 to 2.
+PRIVATE_FDS = 4
 UID_MAX = 65535
 OOM_SCORE_ADJ = 500
 SECCOMP_BYTES_MAX = 32 * 1024
@@ -71,7 +73,7 @@ def main():
     warmup.warm_random_sources()
     _clean_environment()
     _refuse_threads()
-    zygote = Zygote(peer, kernel, entry, privileges, warmup)
+    zygote = Zygote(peer, kernel, entry)
     room.clear()
     warmup.settle()
     peer.send(ANSWER.pack(0, 0))
@@ -193,7 +195,10 @@ def _refuse_threads():
 class Zygote:
     """The serving loop. Runs as root of the host."""
 
-    def __init__(self, peer, kernel, entry, privileges, warmup):
+    def __init__(self, peer, kernel, entry):
+        # Not before main() has found the package.
+        from crownest_kernel import frames, privileges, warmup
+
         self._peer = peer
         self._kernel = kernel
         self._entry = entry
@@ -201,9 +206,12 @@ class Zygote:
         self._warmup = warmup
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._fd_room = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
+        first = frames.private_number()
+        self._private = range(first, first + PRIVATE_FDS)
+        kernel.expect(self._private)
+        self._request, self._steps = None, ()
         # Children reap themselves; their pidfd tells the spawner about the end.
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        privileges.enter((entry.child_signal(signal.SIG_IGN),))
 
     def serve(self):
         """Until the spawner closes its end. A request that fails is answered, and that is all."""
@@ -247,23 +255,32 @@ class Zygote:
         # Never root inside: 0 would be the owner of the sandbox's namespaces.
         if not (0 < uid <= UID_MAX and 0 < gid <= UID_MAX):
             raise OSError(errno.EINVAL, "uid or gid")
+        if max(fds) >= self._private[0]:
+            raise OSError(errno.EMFILE, "request")
+        if (fds, data) != self._request:
+            # The numbers are the same for almost every fork: those that were free.
+            self._steps = self._entry.steps(fds, self._private, uid, gid)
+            self._request = (fds, data)
         set_namespaces = self._privileges.set_namespaces
         new_pid = self._privileges.CLONE_NEWPID
         set_namespaces(fds[0], new_pid)
         try:
             pid = self._privileges.fork_bare()
             if pid == 0:
-                self._become_context(fds, uid, gid)
+                self._become_context()
         finally:
             # Not for a child's sake: the zygote must not keep a dead sandbox's namespace.
             set_namespaces(self._own_pid_namespace, new_pid)
         return pid
 
-    def _become_context(self, fds, uid, gid):
-        """Runs in the child, first as root of the host, then with less and less. Does not
-        return. Any failure ends the child: a context with a wall missing must not exist."""
+    def _become_context(self):
+        """Runs in the child, first as root of the host, then with less and less, as the
+        steps say. Does not return. Any failure ends the child: a context with a wall missing must
+        not exist."""
         try:
-            self._enter_sandbox(fds, uid, gid)
+            self._privileges.enter(self._steps)
+            self._kernel.streams.identify()
+            self._warmup.reseed()
             self._kernel.serve(self._warmup.prime)
         except BaseException as error:
             try:
@@ -271,33 +288,6 @@ class Zygote:
             finally:
                 os._exit(CHILD_FAILED_EXIT_CODE)
         os._exit(CHILD_FAILED_EXIT_CODE)
-
-    def _enter_sandbox(self, fds, uid, gid):
-        """The steps of PROTOCOL.md, in its order. Runs in the child: as root of the host up to
-        join_namespaces, as root of the sandbox up to drop_privileges, then as its user."""
-        init_pidfd, control, stdout, stderr = fds[:FDS_BEFORE_CGROUPS]
-        entry = self._entry
-        entry.join_cgroups(fds[FDS_BEFORE_CGROUPS:])
-        entry.join_namespaces(init_pidfd)
-        os.chdir("/workspace")
-        self._arrange_fds(control, stdout, stderr)
-        os.setsid()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        entry.drop_privileges(uid, gid)
-        entry.install_filter()
-        self._warmup.reseed()
-
-    def _arrange_fds(self, control, stdout, stderr):
-        """fds 0 to 2 and the control socket; nothing else of the zygote stays open."""
-        null = os.open("/dev/null", os.O_RDONLY)
-        for fd, number in ((null, 0), (stdout, 1), (stderr, 2)):
-            os.dup2(fd, number)
-        self._kernel.attach(control)
-        private = self._kernel.private_fds()
-        self._privileges.close_from_to(3, private[0] - 1)
-        self._privileges.close_from_to(private[-1] + 1, 0xFFFFFFFF)
-        if private[-1] - private[0] != len(private) - 1:
-            raise OSError(errno.EMFILE, "private fds are not adjacent")
 
 
 def _received_fds(ancillary):

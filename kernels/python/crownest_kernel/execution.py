@@ -27,7 +27,6 @@ _exec, _eval = exec, eval
 _get_recursion_limit, _set_recursion_limit = sys.getrecursionlimit, sys.setrecursionlimit
 _cpu_ns = time.process_time_ns
 _exit = os._exit
-_getpid = os.getpid
 # Past whatever a class of the user's puts in its place.
 _set_traceback = BaseException.__traceback__.__set__
 _MISSING = object()
@@ -45,7 +44,7 @@ class Kernel:
         self.count = 0
         self.run = None
         self.forked = False
-        self._pid = 0
+        self._attached = False
         # Whether the collector comes back after the next run.
         self.collects_after_run = False
         self._loop = None
@@ -87,21 +86,25 @@ class Kernel:
 
     def attach(self, control_fd):
         """Takes over the control socket and the standard fds of this process."""
-        self._pid = _getpid()
-        # A zygote's child starts without collection: it would touch, and so copy, many pages.
-        # It comes back after the first answer.
-        self.collects_after_run = not gc.isenabled()
+        self._attached = True
         self.channel.adopt(control_fd)
         self.streams.attach()
         self.interrupts.install()
 
-    def private_fds(self):
-        """The descriptors that are the kernel's own, in order."""
-        return sorted((self.channel.fd, *self.streams.saved_fds()))
+    def expect(self, private):
+        """As attach(), done once by a zygote: in each child it would be copied pages. A child has
+        its control socket and the originals of its fds 0 to 2 at the numbers `private`."""
+        self._attached = True
+        # A child starts without collection: it would touch, and so copy, many pages. It comes
+        # back after the first answer.
+        self.collects_after_run = True
+        self.channel.fd = private[0]
+        self.streams.expect(private[1:])
+        self.interrupts.install()
 
     def _after_fork(self):
-        """Runs in every child that user code forks, and in a zygote's child before attach()."""
-        if self.channel.fd < 0 or self._pid == 0:
+        """Runs in every child that user code forks."""
+        if self.channel.fd < 0 or not self._attached:
             return
         self.forked = True
         self.channel.abandon()

@@ -38,10 +38,15 @@ class PeerGone(Exception):
     """Init closed the control socket; there is nobody left to run for."""
 
 
-def private_fd(fd):
-    """A close-on-exec duplicate of `fd` at a number that programs do not reach by accident."""
+def private_number():
+    """From here on, programs do not reach descriptors by accident."""
     soft = os.sysconf("SC_OPEN_MAX")
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, min(PRIVATE_FD_MIN, soft - 32)))
+    return max(3, min(PRIVATE_FD_MIN, soft - 32))
+
+
+def private_fd(fd):
+    """A close-on-exec duplicate of `fd` out of the way of programs."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, private_number())
 
 
 def pack(body):

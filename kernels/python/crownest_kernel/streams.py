@@ -88,13 +88,18 @@ class Streams:
         """Remembers what fds 0 to 2 are, before the first cell."""
         for fd in (0, 1, 2):
             self._saved[fd] = private_fd(fd)
-            stat = _fstat(fd)
-            self._identity[fd] = (stat.st_dev, stat.st_ino)
+        self.identify()
         patch_getpass()
 
-    def saved_fds(self):
-        """Where the originals of fds 0 to 2 are kept."""
-        return self._saved.values()
+    def expect(self, saved):
+        """For a zygote: its children will have the originals of fds 0 to 2 at these numbers."""
+        self._saved.update(zip((0, 1, 2), saved))
+
+    def identify(self):
+        """What fds 0 to 2 are now is what they shall be after every cell."""
+        for fd in (0, 1, 2):
+            stat = _fstat(fd)
+            self._identity[fd] = (stat.st_dev, stat.st_ino)
 
     def abandon(self):
         """Runs in a child that user code forked: nothing to put back there."""
