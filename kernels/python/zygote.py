@@ -64,6 +64,9 @@ def main():
     seccomp_filter = _read_seccomp_filter()
     _limit_self()
     room = _reserve_small_objects()
+    from crownest_kernel import names
+
+    kept_names = names.gather()
     kernel = _build_kernel(here)
     from crownest_kernel import privileges, warmup
 
@@ -73,7 +76,7 @@ def main():
     warmup.warm_random_sources()
     _clean_environment()
     _refuse_threads()
-    zygote = Zygote(peer, kernel, entry)
+    zygote = Zygote(peer, kernel, entry, kept_names)
     room.clear()
     warmup.settle()
     peer.send(ANSWER.pack(0, 0))
@@ -195,13 +198,14 @@ def _refuse_threads():
 class Zygote:
     """The serving loop. Runs as root of the host."""
 
-    def __init__(self, peer, kernel, entry):
+    def __init__(self, peer, kernel, entry, kept_names):
         # Not before main() has found the package.
         from crownest_kernel import frames, privileges, warmup
 
         self._peer = peer
         self._kernel = kernel
         self._entry = entry
+        self._kept_names = kept_names
         self._privileges = privileges
         self._warmup = warmup
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

@@ -7,6 +7,8 @@ import signal
 import socket
 import struct
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +101,98 @@ def test_warm_up_leaves_no_trace(forked):
     assert peer.run("import linecache\n[n for n in linecache.cache if n.startswith('Cell')]").text == "['Cell 1', 'Cell 2']"
     assert peer.run("import matplotlib.pyplot as plt\nplt.get_fignums()").text == "[]"
     assert peer.run("import sys\n[hasattr(sys, n) for n in ('last_value', 'last_traceback')]").text == "[False, False]"
+
+
+# A first run in a context that has run a cell already; the cell itself copies 170.
+FIRST_RUN_FAULTS_MAX = 100
+WAITING_S_MAX = 30.0
+SYS_READ = 0
+
+
+def wait_until_waiting(peer):
+    """Until the driver waits for its next frame."""
+    end = time.monotonic() + WAITING_S_MAX
+    while True:
+        call = Path("/proc/%d/syscall" % peer.pid).read_text().split()
+        if call[0] == str(SYS_READ) and int(call[1], 16) >= 900:
+            return
+        assert time.monotonic() < end, call
+        time.sleep(0.005)
+
+
+def minor_faults(pid):
+    return int(Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()[7])
+
+
+def test_waiting_context_has_run_a_cell_already(zygote, sandbox):
+    peer = zygote.fork(sandbox.pidfd)
+    wait_until_waiting(peer)
+    before = minor_faults(peer.pid)
+    assert peer.start("/workspace", {"HOME": "/workspace"}).run("1+1").text == "2"
+    assert minor_faults(peer.pid) - before < FIRST_RUN_FAULTS_MAX
+    peer.close()
+
+
+def test_cell_that_was_run_while_waiting_leaves_no_trace(zygote, sandbox):
+    peer = zygote.fork(sandbox.pidfd)
+    wait_until_waiting(peer)
+    run = peer.run(
+        "import gc, os, signal, sys, linecache\n"
+        "[n for n in linecache.cache if n.startswith('Cell')], 'HOME' in os.environ,"
+        " '_' in globals(), gc.isenabled(), signal.pthread_sigmask(signal.SIG_BLOCK, ()),"
+        " sorted(n for n in os.listdir('/proc/self/fd') if len(n) > 1), os.getcwd(),"
+        " [p for p in sys.path if 'nonexistent' in p]"
+    )
+    fds = ["900", "901", "902", "903"]
+    assert eval(run.text) == (["Cell 1"], False, False, False, set(), fds, "/workspace", [])
+    assert run.of("done")[0]["count"] == 1 and not run.stdout and not run.stderr
+    with pytest.raises(BlockingIOError):
+        peer.control.setblocking(False)
+        peer.control.recv(1)
+    peer.close()
+
+
+def test_interrupt_right_after_the_fork_reaches_its_run(zygote, sandbox):
+    """It may come while the context runs its first cell for nobody."""
+    for _ in range(10):
+        peer = zygote.fork(sandbox.pidfd).start("/workspace", {"HOME": "/workspace"})
+        peer.begin("import time\ntime.sleep(%d)" % WAITING_S_MAX)
+        peer.interrupt(frame=True)
+        began = time.monotonic()
+        assert peer.finish().status == "interrupted"
+        assert time.monotonic() - began < WAITING_S_MAX / 2
+        assert peer.run("1+1").text == "2"
+        peer.close()
+
+
+def test_a_contexts_own_fork_runs_the_hooks(forked):
+    """The zygote forks without them."""
+    run = forked().run(
+        "import os, random, threading\n"
+        "r, w = os.pipe()\nbusy = threading.Thread(target=threading.Event().wait, daemon=True)\nbusy.start()\n"
+        "pid = os.fork()\nif pid == 0:\n"
+        "    os.write(w, repr((random.random(), threading.active_count())).encode()); os._exit(0)\n"
+        "os.waitpid(pid, 0)\nhere, (there, threads) = random.random(), eval(os.read(r, 99))\n"
+        "here != there, threads, threading.active_count()"
+    )
+    assert run.text == "(True, 1, 2)", run.error
+
+
+def test_libraries_that_renew_themselves_at_a_fork_work_without(forked):
+    peer = forked()
+    run = peer.run(
+        "import pyarrow as pa, pyarrow.compute as pc\n"
+        "table = pa.table({'a': list(range(100_000)), 'b': ['x'] * 100_000})\n"
+        "frame = table.to_pandas(use_threads=True)\nint(frame['a'].sum()), pc.sum(table['a']).as_py()"
+    )
+    assert run.text == "(4999950000, 4999950000)", run.error
+    run = peer.run(
+        "import logging, concurrent.futures as cf\nlogging.warning('said')\n"
+        "with cf.ThreadPoolExecutor(3) as pool: r = list(pool.map(abs, range(-3, 0)))\nr"
+    )
+    assert run.text == "[3, 2, 1]" and "said" in run.err
+    run = peer.run("with cf.ProcessPoolExecutor(2) as pool: r = list(pool.map(abs, range(-3, 0)))\nr")
+    assert run.text == "[3, 2, 1]", run.error
 
 
 def test_environment_is_small(forked):

@@ -13,6 +13,7 @@ everything already. The wire format is `kernels/PROTOCOL.md`.
     figures       matplotlib; `inline` is the backend that matplotlib loads
     shell         IPython, loaded only for magics, `!`, `?` and formatters
     imports       what happens when user code imports matplotlib or IPython, or installs a package
+    names         names that imports shall find side by side
     warmup        cells that a zygote runs so that its children find everything in memory
     privileges    system calls of a zygote's child on its way into a sandbox
 

@@ -117,9 +117,7 @@ class Kernel:
         `while_idle` is called once before the first of them."""
         code = 0
         try:
-            self.channel.send(
-                {"ev": "ready", "language": "python", "version": _VERSION}
-            )
+            self.say_ready()
             if while_idle is not None:
                 while_idle(self)
             while True:
@@ -149,6 +147,9 @@ class Kernel:
             except BaseException as error:
                 tracebacks.print_foreign(error, self.streams.stderr)
         raise RuntimeError("signal handlers raise without end")
+
+    def say_ready(self):
+        self.channel.send({"ev": "ready", "language": "python", "version": _VERSION})
 
     def serve_frame(self, frame):
         """Serves `frame` as if it had come from init."""

@@ -1,7 +1,8 @@
-"""Cells that a zygote runs before its first fork.
+"""What a zygote does so that a context costs little: before its first fork, and right after each.
 
-Whatever is touched for the first time in a child costs page faults there, for every context
-again: so the paths that a first result takes are walked once here, and the traces removed.
+A page that a child writes to is copied for it, and counting a reference is writing. Whatever is
+touched for the first time in a child costs that for every context again: so the paths that a first
+result takes are walked here, the traces removed, and memory left so that few pages are written.
 """
 
 import _signal  # without the enum conversions of `signal`
@@ -10,20 +11,29 @@ import gc
 import json
 import os
 import random
+import socket
+import struct
 import sys
 
 from . import frames
 
 _TO_NOBODY = os.O_WRONLY | os.O_CLOEXEC
-_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
-_HUGE_PAGE_BYTES = 2 * 1024 * 1024
+_MADV_COLLAPSE = 25
+_PAGE_BYTES, _HUGE_PAGE_BYTES, _PAGEMAP_BYTES = 4096, 2 * 1024 * 1024, 8
+# Where fewer are there, filling the rest costs more than a fork gains.
+_RESIDENT_PAGES_MIN = 448
+# Of Python's allocator for small objects.
+_SMALL_STEP_BYTES, _SMALL_BYTES_MAX = 16, 512
+_POOL_BYTES, _POOL_HEAD_BYTES = 16 * 1024, 48
+# Sizes of the gaps in malloc's heap that are filled, and how much of one size at most.
+_CHUNK_BYTES = (*range(65528, 2040, -1024), *range(2040, 8, -16))
+_FILLED_BYTES_MAX = 8 * 1024 * 1024
 # Larger areas are room that some library has set aside and not used.
 _HUGE_AREA_BYTES_MAX = 512 * 1024 * 1024
 
 # The interpreter rewrites code that has run a few times, which is a copied page in a child: cheap
 # cells run until it has settled, expensive ones only to bring their data in.
 _ROUNDS = 40
-_LIBRARY_ROUNDS = 3
 
 # One cell per path of a first result. Optional libraries are allowed to be missing.
 _CELLS = (
@@ -38,33 +48,35 @@ _CELLS = (
     "import tempfile, re, datetime, collections, itertools, functools, random\nrandom.random()",
     "raise SystemExit",
 )
-# What a context is told while it waits, as init would tell it.
-_PRIMING = tuple(
-    frames.pack(json.dumps(op).encode())
-    for op in (
-        {"op": "start", "cwd": "/workspace", "env": {"HOME": "/nonexistent"}},
-        {"op": "execute", "run": 0, "code": _CELLS[0]},
-    )
-)
+# By library: how often a cell is run, and the cell. Last come those whose traces in the
+# interpreter's caches are worth most.
 _LIBRARY_CELLS = {
-    "numpy": "import numpy as np\nnp.linalg.inv(np.eye(8)).sum(), np.random.rand(3).mean()",
-    "pandas": (
-        "import pandas as pd, numpy as np\n"
-        "df = pd.DataFrame({'a': range(20), 'b': np.arange(20.0), 'c': ['x', 'y'] * 10})\n"
-        "print(df.describe())\nprint(df.groupby('c').sum())\nprint(df.head())\ndf"
-    ),
+    "IPython": (3, "%timeit -n 1 -r 1 1\n!true"),
     "matplotlib.pyplot": (
+        3,
         "import matplotlib.pyplot as plt\n"
         "fig, ax = plt.subplots()\nax.plot([1, 2, 3], label='a')\nax.bar([1, 2], [3, 4])\n"
-        "ax.legend(); ax.set_title('Title 1'); ax.set_xlabel('x'); ax.grid(True)\nplt.show()"
+        "ax.legend(); ax.set_title('Title 1'); ax.set_xlabel('x'); ax.grid(True)\nplt.show()",
     ),
-    "IPython": "%timeit -n 1 -r 1 1\n!true",
+    "pandas": (
+        20,
+        "import pandas as pd, numpy as np\n"
+        "df = pd.DataFrame({'a': range(20), 'b': np.arange(20.0), 'c': ['x', 'y'] * 10})\n"
+        "print(df.describe())\nprint(df.groupby('c').sum())\nprint(df.head())\ndf",
+    ),
+    "numpy": (
+        20,
+        "import numpy as np\nnp.linalg.inv(np.eye(8)).sum(), np.random.rand(3).mean()",
+    ),
 }
 
 
 def run_cells(kernel):
     """Runs the cells on the real path, with output and events going to /dev/null."""
-    library_cells = [cell for name, cell in _LIBRARY_CELLS.items() if name in sys.modules]
+    plan = [
+        ((cell,), rounds) for name, (rounds, cell) in _LIBRARY_CELLS.items() if name in sys.modules
+    ]
+    plan.append((_CELLS, _ROUNDS))
     null = os.open("/dev/null", _TO_NOBODY)
     saved = [os.dup(fd) for fd in (1, 2)]
     kernel.streams.flush()
@@ -72,12 +84,14 @@ def run_cells(kernel):
         for fd in (1, 2):
             os.dup2(null, fd)
         kernel.channel.fd = null
-        for cells, rounds in ((library_cells, _LIBRARY_ROUNDS), (_CELLS, _ROUNDS)):
-            for number in range(rounds):
-                kernel.start({"op": "start", "cwd": "/", "env": {"HOME": "/nonexistent"}})
-                for cell in cells:
-                    kernel.execute({"op": "execute", "run": number, "code": cell})
+        start = _frame(op="start", cwd="/", env={"HOME": "/nonexistent"})
+        for cells, rounds in plan:
+            runs = [_frame(op="execute", run=1, code=cell) for cell in cells]
+            for _ in range(rounds):
+                for frame in (start, *runs):
+                    kernel.serve_frame(frame)
                 reseed()
+        _rehearse(kernel, start)
         kernel.streams.flush()
     finally:
         kernel.channel.fd = -1
@@ -88,7 +102,27 @@ def run_cells(kernel):
     kernel.reset()
 
 
-def prime(kernel):
+def _rehearse(kernel, start):
+    """What a child does before its first frame, for code that no cell runs."""
+    control, peer = socket.socketpair()
+    with control, peer:
+        kernel.channel.fd = control.fileno()
+        for _ in range(_ROUNDS):
+            kernel.streams.identify()
+            kernel.say_ready()
+            prime(kernel, start)
+
+
+def _frame(**op):
+    return frames.pack(json.dumps(op).encode())
+
+
+# What a context is told while it waits, as init would tell it.
+_PRIMING_START = _frame(op="start", cwd="/workspace", env={"HOME": "/nonexistent"})
+_PRIMING_RUN = _frame(op="execute", run=0, code=_CELLS[0])
+
+
+def prime(kernel, start=_PRIMING_START):
     """Runs one cell in a context that nobody has asked anything yet, in the sandbox, as its user.
     The pages that every first cell copies are then copied while the context waits in a pool; who
     asks meanwhile waits for a cell that is as short as one can be. It leaves no trace: no event,
@@ -102,8 +136,8 @@ def prime(kernel):
         control, kernel.channel.fd = kernel.channel.fd, os.open("/dev/null", _TO_NOBODY)
         collects, kernel.collects_after_run = kernel.collects_after_run, False
         try:
-            for frame in _PRIMING:
-                kernel.serve_frame(frame)
+            kernel.serve_frame(start)
+            kernel.serve_frame(_PRIMING_RUN)
         finally:
             os.close(kernel.channel.fd)
             kernel.channel.fd = control
@@ -147,22 +181,55 @@ def settle():
         fonts._get_font.cache_clear()
     gc.collect()
     gc.collect()
-    _settle_malloc()
+    _fill_holes()
     _use_huge_pages()
     gc.disable()
     gc.freeze()
 
 
-def _settle_malloc():
+def _settle_malloc(libc):
     """Free chunks wait in malloc's unsorted list, and the next allocation walks all of it: in a
     child that is a copied page per chunk, 600 of them. Sorted once here, by asking for more than
-    any of them holds, with whole free pages given back first."""
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype = ctypes.c_void_p
-    libc.free.argtypes = [ctypes.c_void_p]
+    any of them holds, with whole free pages given back first. The address of what is not yet
+    used: the last of them is cut from there."""
     libc.malloc_trim(0)
     for size in (120 * 1024, 4096, 120 * 1024):
-        libc.free(libc.malloc(size))
+        unused = libc.malloc(size)
+        libc.free(unused)
+    return unused
+
+
+def _fill_holes():
+    """What a child allocates shall lie side by side. In the gaps that the imports have left, each
+    object would copy another page: so the gaps are used up, for good (they are 2 MB)."""
+    libc = ctypes.PyDLL(None)
+    _declare(libc.malloc, libc.free)
+    unused = _settle_malloc(libc)
+    for size in _CHUNK_BYTES:
+        _fill(libc.malloc, libc.free, size, lambda address: address >= unused)
+    python = ctypes.pythonapi
+    _declare(python.PyObject_Malloc, python.PyObject_Free)
+    for size in range(_SMALL_STEP_BYTES, _SMALL_BYTES_MAX + 1, _SMALL_STEP_BYTES):
+        _fill(
+            python.PyObject_Malloc,
+            python.PyObject_Free,
+            size,
+            # The first block of a pool that has just been begun.
+            lambda address: address % _POOL_BYTES == _POOL_HEAD_BYTES,
+        )
+
+
+def _declare(allocate, free):
+    allocate.restype, allocate.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    free.restype, free.argtypes = None, [ctypes.c_void_p]
+
+
+def _fill(allocate, free, size, is_new):
+    for _ in range(_FILLED_BYTES_MAX // size):
+        address = allocate(size)
+        if is_new(address):
+            free(address)
+            return
 
 
 def _use_huge_pages():
@@ -180,6 +247,14 @@ def _use_huge_pages():
         end = end // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES
         if not 0 < end - start <= _HUGE_AREA_BYTES_MAX:
             continue
-        madvise(start, end - start, _MADV_HUGEPAGE)
         for page in range(start, end, _HUGE_PAGE_BYTES):
-            madvise(page, _HUGE_PAGE_BYTES, _MADV_COLLAPSE)
+            if _resident_pages(page) >= _RESIDENT_PAGES_MIN:
+                madvise(page, _HUGE_PAGE_BYTES, _MADV_COLLAPSE)
+
+
+def _resident_pages(address):
+    """How many of the 512 small pages of a huge page are there. The others would be filled."""
+    with open("/proc/self/pagemap", "rb", buffering=0) as file:
+        file.seek(address // _PAGE_BYTES * _PAGEMAP_BYTES)
+        entries = file.read(_HUGE_PAGE_BYTES // _PAGE_BYTES * _PAGEMAP_BYTES)
+    return sum(entry >> 63 for (entry,) in struct.iter_unpack("<Q", entries))
