@@ -36,6 +36,10 @@ ANSWER = struct.Struct("<ii")
 OP_FORK = 1
 FDS_BEFORE_CGROUPS = 4
 FDS_MAX = 16
+FD_BYTES = 4
+# Plain numbers: the enumerations of `socket` compute with them in Python.
+TRUNCATED = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
+RIGHTS = (int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS))
 # The control socket and the originals of fds 0 to 2.
 PRIVATE_FDS = 4
 UID_MAX = 65535
@@ -209,11 +213,12 @@ class Zygote:
         self._privileges = privileges
         self._warmup = warmup
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._fd_room = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
+        self._fd_room = socket.CMSG_SPACE(FDS_MAX * FD_BYTES)
+        self._back = (privileges.into_pid_namespace(self._own_pid_namespace),)
         first = frames.private_number()
         self._private = range(first, first + PRIVATE_FDS)
         kernel.expect(self._private)
-        self._request, self._steps = None, ()
+        self._request, self._before, self._steps = None, (), ()
         # Children reap themselves; their pidfd tells the spawner about the end.
         privileges.enter((entry.child_signal(signal.SIG_IGN),))
 
@@ -243,7 +248,7 @@ class Zygote:
     def _answer(self, answer, pidfd):
         rights = []
         if pidfd is not None:
-            rights.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (pidfd,))))
+            rights.append((*RIGHTS, array.array("i", (pidfd,))))
         try:
             self._peer.sendmsg((answer,), rights)
         except (BrokenPipeError, ConnectionResetError):
@@ -251,7 +256,7 @@ class Zygote:
 
     def _fork_context(self, data, fds, flags):
         """Forks one context; the child's pid as the zygote sees it."""
-        if len(data) != REQUEST.size or flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        if len(data) != REQUEST.size or flags & TRUNCATED:
             raise OSError(errno.EINVAL, "request")
         op, uid, gid, fd_count = REQUEST.unpack(data)
         if op != OP_FORK or fd_count != len(fds) or fd_count < FDS_BEFORE_CGROUPS:
@@ -264,17 +269,17 @@ class Zygote:
         if (fds, data) != self._request:
             # The numbers are the same for almost every fork: those that were free.
             self._steps = self._entry.steps(fds, self._private, uid, gid)
+            self._before = (self._privileges.into_pid_namespace(fds[0]),)
             self._request = (fds, data)
-        set_namespaces = self._privileges.set_namespaces
-        new_pid = self._privileges.CLONE_NEWPID
-        set_namespaces(fds[0], new_pid)
+        enter = self._privileges.enter
+        enter(self._before)
         try:
             pid = self._privileges.fork_bare()
             if pid == 0:
                 self._become_context()
         finally:
             # Not for a child's sake: the zygote must not keep a dead sandbox's namespace.
-            set_namespaces(self._own_pid_namespace, new_pid)
+            enter(self._back)
         return pid
 
     def _become_context(self):
@@ -297,8 +302,8 @@ class Zygote:
 def _received_fds(ancillary):
     fds = array.array("i")
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        if (level, kind) == RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % FD_BYTES])
     return list(fds)
 
 

@@ -173,16 +173,17 @@ def _step(name, *numbers):
 
 
 def enter(steps):
-    """Runs in the child, with the privileges that each step names. None may be left out."""
+    """Takes the steps, in the child with the privileges that each of them names. None may be left
+    out."""
     for name, number, a, b, c, d, e in steps:
         if _syscall(number, a, b, c, d, e) == -1:
             error = _get_errno()
             raise OSError(error, "%s: %s" % (name, os.strerror(error)))
 
 
-def set_namespaces(fd, kinds):
-    """Runs in the zygote, as root: the pid namespace of its next child."""
-    enter((_step("setns", _SYS_SETNS, fd, kinds),))
+def into_pid_namespace(fd):
+    """The step that the zygote takes itself, as root: the pid namespace of its next child."""
+    return _step("setns", _SYS_SETNS, fd, CLONE_NEWPID)
 
 
 def fork_bare():
