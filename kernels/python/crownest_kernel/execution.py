@@ -13,7 +13,7 @@ import types
 
 from . import display, figures, imports, shell, tracebacks
 from .cells import COROUTINE, Cells, may_be_ipython
-from .frames import Channel, PeerGone, encode_done
+from .frames import Channel, PeerGone, encode, encode_done
 from .interrupts import Interrupts
 from .streams import Streams
 
@@ -30,7 +30,8 @@ _exit = os._exit
 # Past whatever a class of the user's puts in its place.
 _set_traceback = BaseException.__traceback__.__set__
 _MISSING = object()
-_VERSION = platform.python_version()
+# Made here, since what makes it would be copied pages in every child of a zygote.
+_READY = encode({"ev": "ready", "language": "python", "version": platform.python_version()})
 
 
 class Kernel:
@@ -149,7 +150,7 @@ class Kernel:
         raise RuntimeError("signal handlers raise without end")
 
     def say_ready(self):
-        self.channel.send({"ev": "ready", "language": "python", "version": _VERSION})
+        self.channel.send(_READY)
 
     def serve_frame(self, frame):
         """Serves `frame` as if it had come from init."""

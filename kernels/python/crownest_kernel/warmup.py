@@ -9,6 +9,7 @@ import _signal  # without the enum conversions of `signal`
 import ctypes
 import gc
 import json
+import linecache
 import os
 import random
 import socket
@@ -158,13 +159,17 @@ def warm_random_sources():
     ssl.RAND_add(os.urandom(32), 32.0)
 
 
+# What random.seed() does without a value, but for its other half, see settle().
+_seed_random = super(random.Random, random._inst).seed
+
+
 def reseed():
     """In a child, before any user code: state that all children would share otherwise.
 
-    `random` reseeds itself at fork. OpenSSL compares process ids to notice a fork, and in a pid
-    namespace of its own every child has the same ones.
+    Nothing of it happens by itself: Python's hooks do not run, and OpenSSL compares process ids to
+    notice a fork, of which every child has the same in a pid namespace of its own.
     """
-    random.seed()
+    _seed_random()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed(int.from_bytes(os.urandom(16), "little") % (1 << 32))
@@ -179,6 +184,10 @@ def settle():
     if fonts is not None and hasattr(fonts, "_get_font"):
         # matplotlib empties this cache in every forked child; emptied once, it costs no copies.
         fonts._get_font.cache_clear()
+    # The other half of what random.seed() does.
+    random._inst.gauss_next = None
+    # Sources that tracebacks of the warm-up have shown.
+    linecache.clearcache()
     gc.collect()
     gc.collect()
     _fill_holes()
@@ -233,7 +242,7 @@ def _fill(allocate, free, size, is_new):
 
 
 def _use_huge_pages():
-    """A fork copies one entry for a huge page instead of 512: 0.6 ms of 4.7. A kernel that
+    """A fork copies one entry for a huge page instead of 512: 0.8 ms of 2.7. A kernel that
     cannot do it (before 6.1, or for an area with holes) says no, and nothing is lost."""
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
