@@ -7,6 +7,8 @@ that feature does, nothing is shown and the case is skipped.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from probe import Sandbox, on_host
 
@@ -82,8 +84,10 @@ CALLS = {
     "io_submit": (209, "0, 0, 0"),
     # the host's kernel log
     "syslog": (103, "10, 0, 0"),
+    # flushes the host's file systems
+    "sync": (162, ""),
 }
-NOSYS = {"clone3", "io_setup", "io_submit"}
+NOSYS = {"clone3", "io_setup", "io_submit", "sync"}
 
 
 def snippet(name: str) -> str:
@@ -99,6 +103,25 @@ def test_call_is_refused(sandbox: Sandbox, name: str) -> None:
     if control == expected:
         pytest.skip(f"this host answers {control} as well")
     assert sandbox.probe(snippet(name)) == expected, f"the host's answer: {control}"
+
+
+def test_syslog_is_refused_by_the_filter(sandbox: Sandbox) -> None:
+    """With kernel.dmesg_restrict=1 the kernel refuses it as well, so the control is a process of
+    the same uid with that setting off."""
+    setting = Path("/proc/sys/kernel/dmesg_restrict")
+    before = setting.read_text()
+    probe = """
+def as_user():
+    os.setgid(1000), os.setuid(1000)
+    return call(103, 10, 0, 0)
+result = in_child(as_user)
+"""
+    try:
+        setting.write_text("0")
+        assert on_host(probe) == "ok"
+        assert sandbox.probe("result = call(103, 10, 0, 0)") == EPERM
+    finally:
+        setting.write_text(before)
 
 
 def test_calls_are_refused_to_commands_as_well(sandbox: Sandbox) -> None:
@@ -147,7 +170,6 @@ SOCKETS = {
     "unix seqpacket": (1, 5, 0, True),
     "inet stream": (2, 1, 0, True),
     "inet6 datagram": (10, 2, 0, True),
-    "netlink route": (16, 3, 0, True),
     "inet raw icmp": (2, 3, 1, False),
     "inet6 raw": (10, 3, 58, False),
     "inet sctp": (2, 1, 132, False),
@@ -161,12 +183,6 @@ SOCKETS = {
     "xdp": (44, 3, 0, False),
     "tipc": (30, 5, 0, False),
     "key": (15, 3, 2, False),
-    "netlink audit": (16, 3, 9, False),
-    "netlink netfilter": (16, 3, 12, False),
-    "netlink kobject": (16, 3, 15, False),
-    "netlink generic": (16, 3, 16, False),
-    "netlink diag": (16, 3, 4, False),
-    "netlink crypto": (16, 3, 21, False),
 }
 
 
@@ -183,6 +199,118 @@ def test_socket_families(sandbox: Sandbox, name: str) -> None:
         assert EPERM not in on_host(probe)
         assert sandbox.probe(probe) == [EPERM, EPERM]
         assert sandbox.probe_command(probe) == [EPERM, EPERM]
+
+
+NETLINKS = {
+    "route": 0, "diag": 4, "audit": 9, "netfilter": 12, "kobject": 15, "generic": 16, "crypto": 21,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETLINKS)
+def test_there_is_no_netlink(sandbox: Sandbox, name: str) -> None:
+    """Answers that wait in a netlink socket are in no memory limit: 500 sockets held 4 GiB."""
+    protocol = NETLINKS[name]
+    probe = f"result = [call(41, 16, 3, {protocol}), call(41, 16, 2 | 0x80800, {protocol})]"
+    assert ENOSYS not in on_host(probe)
+    assert sandbox.probe(probe) == [ENOSYS] * 2
+    assert sandbox.probe_command(probe) == [ENOSYS] * 2
+
+
+def test_names_are_resolved_without_netlink(sandbox: Sandbox) -> None:
+    """What the C library asks netlink for, it can do without."""
+    probe = "result = sorted({a[4][0] for a in socket.getaddrinfo('localhost', 80)})"
+    assert "127.0.0.1" in sandbox.probe(probe)
+
+
+PROGRAM = """
+# One instruction: everything passes.
+allow = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0x7fff0000))
+program = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", 1, ctypes.addressof(allow)))
+"""
+
+
+def test_no_program_is_given_to_the_kernel(sandbox: Sandbox) -> None:
+    """Compiled programs are in no memory limit, and there is one limit of them for the machine:
+    beyond it no sandbox and no context could be made, because theirs would be refused."""
+    probe = f"""
+{PROGRAM}
+udp, tcp = socket.socket(2, 2), socket.socket(2, 1)
+result = {{
+    "socket filter": call(54, udp.fileno(), 1, 26, program, 16),
+    "reuseport": call(54, udp.fileno(), 1, 51, program, 16),
+    "seccomp": in_child(lambda: [call(157, 38, 1, 0, 0, 0), call(317, 1, 0, program)][1]),
+    "prctl": in_child(lambda: [call(157, 38, 1, 0, 0, 0), call(157, 22, 2, program)][1]),
+}}
+udp.setsockopt(1, 2, 1), tcp.setsockopt(6, 1, 1)
+"""
+    control = on_host(probe.replace("udp.fileno(), 1, 51", "udp.fileno(), 1, 26"))
+    assert set(control.values()) == {"ok"}, control
+    assert set(sandbox.probe(probe).values()) == {EPERM}
+    assert set(sandbox.probe_command(probe).values()) == {EPERM}
+
+
+def test_sockets_have_no_protocols_inside_of_protocols(sandbox: Sandbox) -> None:
+    """TLS in the kernel and packets in packets: surface that nobody needs here."""
+    probe = """
+udp, tcp = socket.socket(2, 2), socket.socket(2, 1)
+kind = ctypes.create_string_buffer(struct.pack("i", 2))
+result = [call(54, tcp.fileno(), 6, 31, b"tls", 3), call(54, udp.fileno(), 17, 100, kind, 4)]
+"""
+    assert EPERM not in on_host(probe)
+    assert sandbox.probe(probe) == [EPERM] * 2
+
+
+def test_no_lease_makes_others_wait(sandbox: Sandbox) -> None:
+    """Who opens a leased file waits for its holder, for 45 seconds: init would."""
+    probe = """
+import fcntl, tempfile
+file = open(tempfile.mktemp(), "w+")
+result = [outcome(fcntl.fcntl, file, 1024, 1), outcome(fcntl.fcntl, file, 1026, 2)]
+"""
+    assert on_host(probe) == ["ok", "ENOTDIR"]
+    assert sandbox.probe(probe) == [EPERM] * 2
+
+
+HUGE = """
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+def huge(flags, fd):
+    ctypes.set_errno(0)
+    at = libc.mmap(None, 2 << 20, 3, flags, fd, 0)
+    if at == ctypes.c_void_p(-1).value:
+        return error_name(ctypes.get_errno())
+    ctypes.memset(at, 1, 4096)
+    return "ok"
+ctypes.set_errno(0)
+segment = libc.shmget(0, 2 << 20, 0o5600)
+result = {
+    "shmget": "ok" if segment >= 0 else error_name(ctypes.get_errno()),
+    "mmap": huge(0x40022, -1),
+    "memfd": call(319, b"huge", 4),
+}
+libc.shmctl(segment, 0, 0)
+"""
+
+
+def test_huge_pages_of_the_host_stay_there(sandbox: Sandbox) -> None:
+    """They are reserved for somebody, and no memory limit counts them."""
+    reserve = Path("/proc/sys/vm/nr_hugepages")
+    before = reserve.read_text()
+    try:
+        reserve.write_text(str(int(before) + 4))
+        if int(reserve.read_text()) <= int(before):
+            pytest.skip("this host can reserve no huge pages")
+        assert set(on_host(HUGE).values()) == {"ok"}
+        assert set(sandbox.probe(HUGE).values()) == {EPERM}
+        assert set(sandbox.probe_command(HUGE).values()) == {EPERM}
+    finally:
+        reserve.write_text(before)
+
+
+def test_flushing_the_file_systems_of_the_host_is_not_theirs(sandbox: Sandbox) -> None:
+    probe = "result = [call(162), outcome(os.fsync, os.open('/tmp', 0))]"
+    assert on_host(probe) == ["ok", "ok"]
+    assert sandbox.probe(probe) == [ENOSYS, "ok"]
 
 
 def test_socketpair_is_unix_only(sandbox: Sandbox) -> None:
@@ -236,12 +364,13 @@ result = {
     "TIOCSTI": call(16, slave, 0x5412, b"x"),
     "TIOCLINUX": call(16, slave, 0x541c, b"x"),
     "hidden TIOCSTI": call(16, slave, (1 << 32) | 0x5412, b"x"),
+    "TIOCSETD": call(16, slave, 0x5423, ctypes.create_string_buffer(struct.pack("i", 0))),
     "TIOCGWINSZ": call(16, slave, 0x5413, ctypes.create_string_buffer(8)),
 }
 """
     control = on_host(probe)
     assert control["read implies exec"] == control["32 bit addresses"] == "ok"
-    assert control["TIOCLINUX"] != EPERM
+    assert control["TIOCLINUX"] != EPERM and control["TIOCSETD"] == "ok"
     assert sandbox.probe(probe) == {
         "read implies exec": EPERM,
         "32 bit addresses": EPERM,
@@ -249,18 +378,18 @@ result = {
         "TIOCSTI": EPERM,
         "TIOCLINUX": EPERM,
         "hidden TIOCSTI": EPERM,
+        "TIOCSETD": EPERM,
         "TIOCGWINSZ": "ok",
     }
 
 
 def test_the_filter_cannot_be_loosened(sandbox: Sandbox) -> None:
-    """A filter that allows everything, installed on top, changes nothing."""
-    probe = """
+    """Another filter is refused, on either way; the one that there is stays."""
+    probe = f"""
+{PROGRAM}
 def loosen():
-    allow = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0x7fff0000))
-    program = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", 1, ctypes.addressof(allow)))
-    installed = call(317, 1, 0, program)
-    return [installed, call(272, 0x10000000), status()["Seccomp"]]
+    ways = [call(317, 1, 0, program), call(317, 1, 1, program), call(157, 22, 2, program)]
+    return [ways, call(272, 0x10000000), status()["Seccomp"], status().get("Seccomp_filters", "1")]
 result = in_child(loosen)
 """
-    assert sandbox.probe(probe) == ["ok", EPERM, "2"]
+    assert sandbox.probe(probe) == [[EPERM] * 3, EPERM, "2", "1"]

@@ -13,8 +13,16 @@ pub enum Verdict {
     Allow,
     /// Fails with this error number.
     Errno(u32),
-    /// Allowed when every condition of one line holds, else EPERM.
-    Check(Vec<Vec<Condition>>),
+    Check(Lines),
+}
+
+/// Conditions on arguments, in lines: one line holds when all of its conditions do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lines {
+    /// Looked at first: when one holds, the call fails with ENOSYS.
+    pub nosys_if: Vec<Vec<Condition>>,
+    /// When one holds, the call is allowed, else it fails with EPERM.
+    pub any_of: Vec<Vec<Condition>>,
 }
 
 /// A condition on the low half of one argument.
@@ -89,6 +97,8 @@ struct Group {
 struct Check {
     reason: String,
     call: String,
+    #[serde(default)]
+    nosys_if: Vec<Vec<Condition>>,
     any_of: Vec<Vec<Condition>>,
 }
 
@@ -123,6 +133,7 @@ impl Policy {
         for Check {
             reason,
             call,
+            nosys_if,
             any_of,
         } in file.check
         {
@@ -131,13 +142,12 @@ impl Policy {
                     && !c.values.is_empty()
                     && c.values.iter().all(|v| v & c.mask == *v)
             };
-            if any_of.is_empty()
-                || any_of.iter().any(Vec::is_empty)
-                || !any_of.iter().flatten().all(possible)
-            {
+            let mut lines = nosys_if.iter().chain(&any_of);
+            if any_of.is_empty() || !lines.all(|l| !l.is_empty() && l.iter().all(possible)) {
                 return Err(PolicyError::BadCondition(call));
             }
-            policy.set(&call, &reason, Verdict::Check(any_of))?;
+            let lines = Lines { nosys_if, any_of };
+            policy.set(&call, &reason, Verdict::Check(lines))?;
         }
         Ok(policy)
     }

@@ -114,16 +114,24 @@ fn verdict_code(verdict: &Verdict) -> Vec<Instruction> {
         Verdict::Allow => vec![ret(RET_ALLOW)],
         Verdict::Errno(number) => vec![errno(*number)],
         Verdict::Check(lines) => {
-            let mut code: Vec<_> = lines.iter().flat_map(|line| line_code(line)).collect();
-            code.push(errno(libc::EPERM.unsigned_abs()));
-            code
+            let nosys = errno(libc::ENOSYS.unsigned_abs());
+            let first = lines
+                .nosys_if
+                .iter()
+                .flat_map(|line| line_code(line, nosys));
+            let then = lines
+                .any_of
+                .iter()
+                .flat_map(|line| line_code(line, ret(RET_ALLOW)));
+            let last = errno(libc::EPERM.unsigned_abs());
+            first.chain(then).chain([last]).collect()
         }
     }
 }
 
-/// Falls out at its end when a condition fails, else returns "allow".
-fn line_code(line: &[Condition]) -> Vec<Instruction> {
-    let mut code = vec![ret(RET_ALLOW)];
+/// Falls out at its end when a condition fails, else ends with `verdict`.
+fn line_code(line: &[Condition], verdict: Instruction) -> Vec<Instruction> {
+    let mut code = vec![verdict];
     for condition in line.iter().rev() {
         let rest = u8::try_from(code.len()).expect("a line of conditions is short");
         let mut block = vec![instruction(
@@ -224,8 +232,19 @@ mod tests {
         check(libc::SYS_socket, [2, 1 | 0x80000, 6, 0, 0, 0], RET_ALLOW);
         check(libc::SYS_socket, [2, 3, 1, 0, 0, 0], EPERM);
         check(libc::SYS_socket, [10, 5, 132, 0, 0, 0], EPERM);
-        check(libc::SYS_socket, [16, 3, 0, 0, 0, 0], RET_ALLOW);
-        check(libc::SYS_socket, [16, 3, 9, 0, 0, 0], EPERM);
+        // Netlink replies count towards nobody's memory.
+        check(libc::SYS_socket, [16, 3, 0, 0, 0, 0], ENOSYS);
+        check(libc::SYS_socket, [16, 3, 9, 0, 0, 0], ENOSYS);
+        check(libc::SYS_setsockopt, [3, 1, 2, 0, 4, 0], RET_ALLOW);
+        check(libc::SYS_setsockopt, [3, 41, 26, 0, 4, 0], RET_ALLOW);
+        for (level, name) in [(1, 26), (1, 50), (1, 51), (1, 52), (6, 31), (17, 100)] {
+            check(libc::SYS_setsockopt, [3, level, name, 0, 4, 0], EPERM);
+        }
+        check(libc::SYS_mmap, [0, 4096, 3, 0x22, 0, 0], RET_ALLOW);
+        check(libc::SYS_mmap, [0, 4096, 3, 0x4_0022, 0, 0], EPERM);
+        check(libc::SYS_seccomp, [1, 0, 0, 0, 0, 0], EPERM);
+        check(libc::SYS_prctl, [22, 2, 0, 0, 0, 0], EPERM);
+        check(libc::SYS_fcntl, [3, 1024, 1, 0, 0, 0], EPERM);
         check(libc::SYS_socket, [40, 1, 0, 0, 0, 0], EPERM);
         check(libc::SYS_socket, [38, 5, 0, 0, 0, 0], EPERM);
         check(libc::SYS_socketpair, [1, 1, 0, 0, 0, 0], RET_ALLOW);
