@@ -159,3 +159,85 @@ def test_nothing_of_a_used_sandbox_comes_back(make: Callable[..., Sandbox]) -> N
         used.destroy()
         fresh = make()
         assert fresh.probe("result = [os.listdir('/tmp'), os.listdir('/workspace')]") == [[], []]
+
+
+# What every sandbox is given by the same spawner: devices, masks over /proc, kernels.
+SHARED = ["/dev/null", "/dev/urandom", "/proc/meminfo", "/proc/cpuinfo", "/opt/crownest/python",
+          "/opt/crownest/python/zygote.py", "/etc/passwd"]
+
+WATCH = f"""
+import builtins, fcntl
+libc.inotify_init1.restype = ctypes.c_int
+builtins.watch = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+builtins.watched = {{libc.inotify_add_watch(watch, p.encode(), 0xfff): p for p in {SHARED!r}}}
+result = len(watched)
+"""
+
+SEEN = """
+seen = set()
+try:
+    while data := os.read(watch, 65536):
+        while data:
+            which, _, _, length = struct.unpack_from("iIII", data)
+            data = data[16 + length:]
+            seen.add(watched[which])
+except BlockingIOError:
+    pass
+result = sorted(seen)
+"""
+
+OPEN_ALL = f"""
+for path in {SHARED!r}:
+    if not os.path.isdir(path):
+        os.read(os.open(path, os.O_RDONLY), 16)
+result = os.listdir("/opt/crownest/python") != []
+"""
+
+
+def test_what_one_opens_another_cannot_watch(sandbox: Sandbox, neighbour: Sandbox) -> None:
+    assert sandbox.probe(WATCH) == len(SHARED)
+    assert neighbour.probe(OPEN_ALL) and neighbour.probe_command(OPEN_ALL)
+    neighbour.context("fresh")
+    assert sandbox.probe(SEEN) == []
+    # The control: the same, opened in the sandbox itself.
+    assert sandbox.probe(OPEN_ALL)
+    assert sandbox.probe(SEEN) == sorted(SHARED)
+
+
+def test_locks_of_one_are_not_felt_by_another(sandbox: Sandbox, neighbour: Sandbox) -> None:
+    files = [path for path in SHARED if path != "/opt/crownest/python"]
+    take = f"""
+import builtins, fcntl
+builtins.locked = [open(p, "rb") for p in {files!r}] + [open("/dev/null", "r+b")]
+for file in locked[:-1]:
+    fcntl.flock(file, fcntl.LOCK_EX)
+fcntl.lockf(locked[-1], fcntl.LOCK_EX)
+result = True
+"""
+    feel = f"""
+import fcntl
+flags = fcntl.LOCK_EX | fcntl.LOCK_NB
+result = {{p: outcome(fcntl.flock, open(p, "rb"), flags) for p in {files!r}}}
+result["record"] = outcome(fcntl.lockf, open("/dev/null", "r+b"), flags)
+"""
+    assert sandbox.probe(take)
+    assert set(sandbox.probe_command(feel).values()) == {"EAGAIN"}, "the control: felt inside"
+    assert set(neighbour.probe(feel).values()) == {"ok"}
+
+
+def test_the_view_of_shared_files_is_read_only(sandbox: Sandbox) -> None:
+    probe = """
+result = [
+    outcome(open, "/opt/crownest/python/zygote.py", "r+"),
+    outcome(open, "/opt/crownest/python/new", "w"),
+    outcome(os.rename, "/opt/crownest/python", "/opt/crownest/other"),
+    outcome(os.chmod, "/dev/null", 0o600),
+    outcome(os.mknod, "/dev/new", 0o600),
+    outcome(open, "/proc/meminfo", "r+"),
+    os.write(os.open("/dev/null", os.O_WRONLY), b"x"),
+    len(os.read(os.open("/dev/urandom", os.O_RDONLY), 16)),
+]
+"""
+    found = sandbox.probe(probe)
+    assert set(found[:6]) <= {"EROFS", "EACCES", "EPERM", "EBUSY", "EXDEV"}, found
+    assert found[6:] == [1, 16]

@@ -292,6 +292,7 @@ steps! {
     TemplateMount = 23, "mounting the template failed";
     UpperMount = 24, "mounting the writable layer failed";
     OverlayMount = 25, "mounting the root overlay failed";
+    StageView = 27, "making the view of shared files failed";
     HandOver = 26, "handing the root to the child failed";
     RootMove = 30, "placing the root failed";
     ProcMount = 31, "mounting /proc failed";

@@ -34,6 +34,8 @@ const INIT_CAPABILITIES: CapabilitySet = CapabilitySet::SETUID
 pub(super) struct Inherited<'a> {
     pub plan: &'a Plan,
     pub stage: &'a Stage,
+    /// This sandbox's own view of the stage.
+    pub view: BorrowedFd<'a>,
     pub filter: &'a [Instruction],
     pub entrances: &'a [OwnedFd],
     /// Brings the root from the spawner, takes the failing step back.
@@ -65,6 +67,7 @@ fn build(inherited: &Inherited<'_>) -> Outcome<std::convert::Infallible> {
     // The maps are written: become the root of this user namespace.
     become_ids(0).map_err(at(Step::Credentials))?;
     umask(rustix::fs::Mode::from_raw_mode(0o022));
+    mount_view(inherited.stage, inherited.view).map_err(at(Step::StageView))?;
     mount_all(inherited.plan, inherited.stage, root.as_fd())?;
     sys::loopback_up().map_err(at(Step::Loopback))?;
     rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(at(Step::Hostname))?;
@@ -154,6 +157,12 @@ fn step_of(source: &crate::plan::StageFile) -> Step {
     }
 }
 
+/// Puts the view of the stage where [`bind`] finds it; it goes with the old root.
+fn mount_view(stage: &Stage, view: BorrowedFd<'_>) -> io::Result<()> {
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(view, "", CWD, stage.view(), empty)?)
+}
+
 /// Puts the overlay in place and stands on it, so that every later target is relative to it.
 fn mount_root(stage: &Stage, root: BorrowedFd<'_>) -> io::Result<()> {
     move_mount(
@@ -174,7 +183,7 @@ fn mount_new(fstype: &str, target: &str, flags: MountFlags, options: &str) -> io
 /// Binds a staged file. A /proc file that this kernel does not have needs no mask.
 fn bind(stage: &Stage, source: &crate::plan::StageFile, target: &str) -> io::Result<()> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, stage.file(source), flags)?;
+    let tree = open_tree(CWD, stage.view().join(source.path()), flags)?;
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     match move_mount(tree.as_fd(), "", CWD, target, empty) {
         Err(rustix::io::Errno::NOENT) if target.starts_with("proc/") => Ok(()),

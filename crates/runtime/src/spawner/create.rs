@@ -97,6 +97,7 @@ impl Spawner {
         let (uid, gid) = (self.config.server_uid, self.config.server_gid);
         let listener = init_socket(&path, uid, gid).map_err(failed(Step::InitSocket))?;
         let upper = upper(plan).map_err(failed(Step::UpperMount))?;
+        let view = self.stage.new_view().map_err(failed(Step::StageView))?;
         let (ours, theirs) = channel().map_err(failed(Step::Clone))?;
         let into = self.cgroups.clone_into(&plan.name);
         let entrances = self
@@ -111,6 +112,7 @@ impl Spawner {
                 become_init(&Inherited {
                     plan,
                     stage: &self.stage,
+                    view: view.as_fd(),
                     filter: &self.filter,
                     entrances: &entrances,
                     channel: theirs.as_fd(),

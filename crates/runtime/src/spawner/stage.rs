@@ -15,7 +15,7 @@ use rustix::fs::{
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use std::collections::VecDeque;
 use std::fs::{self, File, Permissions};
@@ -57,6 +57,12 @@ pub(super) struct Stage {
     writable: OwnedFd,
     /// An empty directory to mount new roots on.
     root: PathBuf,
+    /// Another one, to mount a sandbox's own view of the stage on.
+    view: PathBuf,
+    /// The stage and an empty directory outside of it (layers must not overlap): an overlay that
+    /// nobody writes to needs two.
+    layers: [OwnedFd; 2],
+    nothing: PathBuf,
     init: OwnedFd,
     /// /proc files there are, the one used last at the end.
     proc_files: VecDeque<StageFile>,
@@ -73,11 +79,14 @@ impl Stage {
         // Modes are meant as they are written.
         rustix::process::umask(Mode::empty());
         let path = config.layout.stage();
-        make_run_dir(&config.layout.init_sockets()).map_err(stage("the run directory"))?;
+        let nothing = config.layout.root().join("nothing");
+        for dir in [&config.layout.init_sockets(), &nothing] {
+            make_run_dir(dir).map_err(stage("the run directory"))?;
+        }
         let writable = tmpfs().map_err(stage("the stage"))?;
         let at = writable.as_fd();
         make_devices(at).map_err(stage("device nodes"))?;
-        for dir in ["proc", "root", "kernels"] {
+        for dir in ["proc", "root", "view", "kernels"] {
             make_dir(at, dir).map_err(stage("the stage"))?;
         }
         write_file(at, "empty", b"").map_err(stage("the stage"))?;
@@ -91,8 +100,13 @@ impl Stage {
                 .map_err(stage("the CA certificates"))?;
         }
         mount_read_only(at, &path).map_err(stage("the stage"))?;
+        let layer = |path: &Path| clone_tree(path).map_err(stage("the layers of views"));
+        let layers = [layer(&path)?, layer(&nothing)?];
         Ok(Self {
             root: path.join("root"),
+            view: path.join("view"),
+            layers,
+            nothing,
             path,
             writable,
             init: init_program().map_err(stage("init"))?,
@@ -114,6 +128,34 @@ impl Stage {
     /// Where a child mounts its new root (in its own mount namespace).
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where a child mounts its view of the stage (in its own mount namespace).
+    pub(super) fn view(&self) -> &Path {
+        &self.view
+    }
+
+    /// A read-only overlay over the stage, mounted nowhere: the same files as inodes of their own.
+    /// File locks and inotify work on inodes; were they the stage's, a sandbox would see in them
+    /// what every other one opens.
+    pub(super) fn new_view(&self) -> io::Result<OwnedFd> {
+        let by_descriptors = || -> io::Result<OwnedFd> {
+            let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            for layer in &self.layers {
+                fsconfig_set_fd(fs.as_fd(), "lowerdir+", layer.as_fd())?;
+            }
+            finish_view(&fs)
+        };
+        match by_descriptors() {
+            // Before Linux 6.13: by paths.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+                let layers = format!("{}:{}", self.path.display(), self.nothing.display());
+                fsconfig_set_string(fs.as_fd(), "lowerdir", layers)?;
+                finish_view(&fs)
+            }
+            other => other,
+        }
     }
 
     /// Absolute path of a staged file, in this mount namespace.
@@ -162,6 +204,20 @@ fn tmpfs() -> io::Result<OwnedFd> {
         FsMountFlags::FSMOUNT_CLOEXEC,
         MountAttrFlags::empty(),
     )?)
+}
+
+fn finish_view(fs: &OwnedFd) -> io::Result<OwnedFd> {
+    fsconfig_create(fs.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    Ok(fsmount(fs.as_fd(), flags, attributes)?)
+}
+
+/// A copy of the mount there, mounted nowhere: it has no path of the host.
+fn clone_tree(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, path, flags)?;
+    Ok(fcntl_dupfd_cloexec(&tree, FIRST_FREE_FD)?)
 }
 
 /// Mounts a second, read-only view where children find it.
