@@ -65,10 +65,14 @@ pub(crate) fn drop_privileges(uid: u32, gid: u32) -> io::Result<()> {
 /// When a rule cannot be made.
 pub(crate) fn restrict_files(options: &ServeOptions, layout: &Layout) -> anyhow::Result<()> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    // No links either: root opens files in that directory when it starts the next server.
     let write = AccessFs::from_all(LANDLOCK)
         & !AccessFs::Execute
         & !AccessFs::MakeChar
-        & !AccessFs::MakeBlock;
+        & !AccessFs::MakeBlock
+        & !AccessFs::MakeSym
+        & !AccessFs::MakeSock
+        & !AccessFs::MakeFifo;
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(LANDLOCK))?

@@ -12,7 +12,7 @@ use crate::settings::{self, User};
 use anyhow::{Context, bail};
 use crownest_runtime::cgroup;
 use crownest_runtime::layout::{Claim, Layout, claim_instance};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader};
@@ -102,6 +102,7 @@ impl Prepared {
         let lock = open_data_dir(&options.data_dir, user)?;
         options.data_dir = options.data_dir.canonicalize().context("--data-dir")?;
         check_reachable(&options.data_dir, user)?;
+        check_templates(&options)?;
         let root = Path::new(cgroup::CGROUP_ROOT);
         let live = |n| cgroup::populated(root, &Layout::new(n).cgroup());
         let claim = claim_instance(&options.data_dir, live)?;
@@ -118,13 +119,30 @@ impl Prepared {
     }
 }
 
+/// Templates are run as root; the data directory is the server's. One inside the other would let a
+/// server that was taken over put a template of its own there.
+fn check_templates(options: &ServeOptions) -> anyhow::Result<()> {
+    let Ok(templates) = options.templates_dir.canonicalize() else {
+        return Ok(());
+    };
+    if templates.starts_with(&options.data_dir) {
+        bail!("--templates-dir must not be inside --data-dir, which belongs to the server's user");
+    }
+    Ok(())
+}
+
 /// Makes the data directory, gives it to the server's user, and takes its lock.
 fn open_data_dir(path: &Path, user: User) -> anyhow::Result<File> {
     let named = || path.display().to_string();
     fs::create_dir_all(path).with_context(|| format!("creating {}", named()))?;
     chown(path, Some(user.uid), Some(user.gid)).with_context(named)?;
     fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(named)?;
-    let lock = File::create(path.join("lock")).with_context(named)?;
+    // The directory is the server's: should that have been taken over, the name may be a link to
+    // any file of root's, which must be neither followed nor emptied.
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let lock = open(path.join("lock"), flags | OFlags::CLOEXEC, mode).with_context(named)?;
+    let lock = File::from(lock);
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => {
