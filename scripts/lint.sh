@@ -52,6 +52,7 @@ check "format" "$CARGO" fmt --all --check
 check "clippy" "$CARGO" clippy --workspace --all-targets --locked -- -D warnings
 check "dependencies" deny
 check "shell scripts" scripts_parse
+check "lines that run as root" scripts/root-lines.sh --check
 mapfile -t python_dirs < <(for dir in kernels tests demo; do [[ ! -d $dir ]] || echo "$dir"; done)
 # Names that do not exist, imports nobody uses: defects, not taste.
 check "python" .venv/bin/ruff check --quiet --isolated --no-cache --select E9,F "${python_dirs[@]}"
