@@ -10,7 +10,8 @@ use crate::processes;
 use crate::runs::ActiveRun;
 use crate::sys::signals;
 use crate::sys::spawn::Exit;
-use crownest_init::kernel::{KERNEL_FRAME_BYTES_MAX, KernelOp};
+use crownest_init::characters::complete_characters;
+use crownest_init::kernel::{BadFrame, KERNEL_FRAME_BYTES_MAX, KernelDecoder, KernelOp};
 use crownest_init::link::{BACKGROUND_BYTES_MAX, CallError, CallErrorCode, Death};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
@@ -22,7 +23,6 @@ use std::time::Instant;
 const OUTGOING_BYTES_MAX: usize = 2 * KERNEL_FRAME_BYTES_MAX;
 /// Capacity kept between frames.
 const BUFFER_BYTES_KEPT: usize = 128 * 1024;
-const LENGTH_BYTES: usize = 4;
 const SIGINT: i32 = 2;
 const SIGCONT: i32 = 18;
 
@@ -205,7 +205,7 @@ impl Background {
         let mut kept = bytes.len();
         if kept > room {
             self.full = true;
-            kept = crate::output::complete_characters(&bytes[..room]);
+            kept = complete_characters(&bytes[..room]);
         }
         self.bytes.extend_from_slice(&bytes[..kept]);
         kept
@@ -217,16 +217,12 @@ impl Background {
     }
 }
 
-/// A driver that broke the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BadFrame;
-
 /// The control socket: frames of `kernel.rs`, never blocking.
 #[derive(Debug)]
 pub(crate) struct Control {
     source: Source,
     closed: bool,
-    incoming: Vec<u8>,
+    incoming: KernelDecoder,
     outgoing: Vec<u8>,
     outgoing_sent: usize,
 }
@@ -236,7 +232,7 @@ impl Control {
         Self {
             source,
             closed: false,
-            incoming: Vec::new(),
+            incoming: KernelDecoder::default(),
             outgoing: Vec::new(),
             outgoing_sent: 0,
         }
@@ -302,7 +298,7 @@ impl Control {
         match rustix::io::read(&self.source, &mut *buffer) {
             Ok(0) => self.closed = true,
             Ok(count) => {
-                self.incoming.extend_from_slice(&buffer[..count]);
+                self.incoming.push(&buffer[..count]);
                 return true;
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -319,32 +315,13 @@ impl Control {
     /// Forgets what was read.
     pub(crate) fn discard(&mut self) {
         self.incoming.clear();
-        self.incoming.shrink_to(BUFFER_BYTES_KEPT);
     }
 
     /// Cuts the complete frames out of what was read.
     pub(crate) fn frames(&mut self) -> Result<Vec<Vec<u8>>, BadFrame> {
         let mut frames = Vec::new();
-        let mut start = 0;
-        while let Some(prefix) = self.incoming[start..].first_chunk::<LENGTH_BYTES>() {
-            let length = usize::try_from(u32::from_be_bytes(*prefix)).map_err(|_| BadFrame)?;
-            if length == 0 || length > KERNEL_FRAME_BYTES_MAX {
-                return Err(BadFrame);
-            }
-            let Some(frame) = self
-                .incoming
-                .get(start + LENGTH_BYTES..start + LENGTH_BYTES + length)
-            else {
-                break;
-            };
-            frames.push(frame.to_vec());
-            start += LENGTH_BYTES + length;
-        }
-        if start == self.incoming.len() {
-            self.incoming.clear();
-            self.incoming.shrink_to(BUFFER_BYTES_KEPT);
-        } else {
-            self.incoming.drain(..start);
+        while let Some(frame) = self.incoming.next_frame()? {
+            frames.push(frame);
         }
         Ok(frames)
     }

@@ -3,6 +3,7 @@
 
 use crate::calls::refuse;
 use crownest_init::link::{CallError, CallErrorCode};
+use crownest_init::path::PATH_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
@@ -10,8 +11,6 @@ use std::ffi::CString;
 const ENVIRONMENT_BYTES_MAX: usize = 256 * 1024;
 /// Total of all arguments.
 const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
-/// Longest path that the kernel takes, its final NUL counted.
-pub(crate) const PATH_BYTES_MAX: usize = 4096;
 /// Longest context id or language.
 const NAME_BYTES_MAX: usize = 128;
 /// With the place where pip puts the programs of packages that the user installs.

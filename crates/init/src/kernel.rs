@@ -53,3 +53,141 @@ pub struct KernelDone {
     #[serde(default)]
     pub cpu_us: Option<u64>,
 }
+
+/// A driver that broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadFrame;
+
+impl KernelEventHead {
+    /// Reads the head of an event. Accepts one JSON object in UTF-8 and nothing else.
+    ///
+    /// # Errors
+    /// [`BadFrame`]
+    pub fn parse(frame: &[u8]) -> Result<Self, BadFrame> {
+        let text = std::str::from_utf8(frame).map_err(|_| BadFrame)?;
+        // serde would take an array for a struct as well.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(BadFrame);
+        }
+        serde_json::from_str(text).map_err(|_| BadFrame)
+    }
+}
+
+impl KernelDone {
+    /// Reads a `done` whose head was read before.
+    ///
+    /// # Errors
+    /// [`BadFrame`]
+    pub fn parse(frame: &[u8]) -> Result<Self, BadFrame> {
+        serde_json::from_slice(frame).map_err(|_| BadFrame)
+    }
+}
+
+/// Size of the length word.
+const LENGTH_BYTES: usize = 4;
+/// Capacity that a decoder keeps between frames.
+const BUFFER_BYTES_KEPT: usize = 128 * 1024;
+
+/// Collects what a driver says and cuts frames out of it. Holds at most one frame and what one
+/// read brought, since init takes the frames out after every read.
+///
+/// Who runs it: init, on bytes of tenant code.
+#[derive(Debug, Default)]
+pub struct KernelDecoder {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl KernelDecoder {
+    /// Adds bytes as they came from the socket.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next complete frame, if all its bytes are here.
+    ///
+    /// # Errors
+    /// [`BadFrame`] when the announced length is zero or above [`KERNEL_FRAME_BYTES_MAX`].
+    pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, BadFrame> {
+        let pending = &self.buffer[self.start..];
+        let Some((prefix, rest)) = pending.split_first_chunk::<LENGTH_BYTES>() else {
+            self.forget_when_empty();
+            return Ok(None);
+        };
+        let length = usize::try_from(u32::from_be_bytes(*prefix)).map_err(|_| BadFrame)?;
+        if length == 0 || length > KERNEL_FRAME_BYTES_MAX {
+            return Err(BadFrame);
+        }
+        let Some(frame) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let frame = frame.to_vec();
+        self.start += LENGTH_BYTES + length;
+        Ok(Some(frame))
+    }
+
+    /// Forgets everything that was pushed.
+    pub fn clear(&mut self) {
+        self.start = self.buffer.len();
+        self.forget_when_empty();
+    }
+
+    /// One large frame must not cost its memory for the rest of the context's life.
+    fn forget_when_empty(&mut self) {
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+            self.start = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(decoder: &mut KernelDecoder) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| decoder.next_frame().unwrap()).collect()
+    }
+
+    #[test]
+    fn frames_survive_any_split() {
+        let wire = b"\0\0\0\x02{}\0\0\0\x05{   }";
+        for cut in 0..wire.len() {
+            let mut decoder = KernelDecoder::default();
+            decoder.push(&wire[..cut]);
+            let mut got = frames(&mut decoder);
+            decoder.push(&wire[cut..]);
+            got.extend(frames(&mut decoder));
+            assert_eq!(got, [&b"{}"[..], b"{   }"], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn lengths_out_of_range_are_refused_before_any_allocation() {
+        for prefix in [[0, 0, 0, 0], [0xff, 0xff, 0xff, 0xff]] {
+            let mut decoder = KernelDecoder::default();
+            decoder.push(&prefix);
+            assert_eq!(decoder.next_frame(), Err(BadFrame));
+        }
+    }
+
+    #[test]
+    fn only_objects_are_events() {
+        for bad in [
+            &b"[\"done\",1]"[..],
+            b"null",
+            b"{}",
+            b"{\"ev\":\"x\"} x",
+            b"{\"ev\":\"\xff\"}",
+        ] {
+            assert_eq!(KernelEventHead::parse(bad), Err(BadFrame));
+        }
+        let head = KernelEventHead::parse(b" {\"ev\":\"done\",\"run\":7,\"more\":[]}").unwrap();
+        assert_eq!((head.ev.as_str(), head.run), ("done", Some(7)));
+    }
+}

@@ -1,12 +1,17 @@
 //! The frames spoken between the server and `crownest-init`, pid 1 of a sandbox.
 //!
 //! Owns: the link protocol (its framing in [`frame`], its messages in [`link`]) and the framing
-//! of kernel drivers ([`kernel`]). Both ends use these types, so they cannot drift.
+//! of kernel drivers ([`kernel`]). Both ends use these types, so they cannot drift. Beside them
+//! what else init reads of bytes that are not its own, as pure functions: [`characters`] of
+//! output, a [`path`], a line about a [`process`].
 //! Does not own: sockets, processes, files. Those are in the binary (`main.rs`) on one side and
 //! in `crownest-server` on the other.
 //!
 //! Trust: everything that arrives *from* a sandbox is hostile, whoever seems to have written it.
 
+pub mod characters;
 pub mod frame;
 pub mod kernel;
 pub mod link;
+pub mod path;
+pub mod process;

@@ -1,6 +1,7 @@
 //! What /proc says about the processes of this sandbox: sessions, groups, states.
 
 use crate::sys::signals;
+use crownest_init::process::Process;
 use std::fs;
 
 /// Rounds of a kill: a process may fork between being listed and being killed.
@@ -9,15 +10,6 @@ const KILL_ROUNDS_MAX: u32 = 4;
 const PROCESSES_MAX: usize = 65_536;
 
 const SIGKILL: i32 = 9;
-
-/// One process, as of a moment ago.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Process {
-    pub(crate) pid: i32,
-    pub(crate) state: u8,
-    pub(crate) group: i32,
-    pub(crate) session: i32,
-}
 
 /// Kills the group `leader`, then everything else in the session `leader`. Processes that made
 /// a session of their own are daemons and stay.
@@ -54,43 +46,5 @@ pub(crate) fn in_session(leader: i32) -> Vec<Process> {
 
 /// None when there is no such process (any more).
 pub(crate) fn read(pid: i32) -> Option<Process> {
-    parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// The program's name is in parentheses and may contain anything, parentheses too.
-fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    let group = fields.nth(1)?.parse().ok()?;
-    let session = fields.next()?.parse().ok()?;
-    Some(Process {
-        pid,
-        state,
-        group,
-        session,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hostile_name_does_not_move_the_fields() {
-        let stat = b"7 (a) S 1 1 1 (\xff) T 1 22 33 0 -1";
-        let process = parse(7, stat).unwrap();
-        assert_eq!(
-            process,
-            Process {
-                pid: 7,
-                state: b'T',
-                group: 22,
-                session: 33
-            }
-        );
-        assert_eq!(parse(7, b"7 (x"), None);
-        assert_eq!(parse(7, b"7 (x) S"), None);
-    }
+    Process::parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
 }

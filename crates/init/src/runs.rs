@@ -6,11 +6,11 @@
 
 use crate::calls::{Handled, done, refuse};
 use crate::contexts::find_context;
-use crate::driver::{BadFrame, Driver};
+use crate::driver::Driver;
 use crate::host::Host;
 use crate::output::Piece;
 use crate::targets::Targets;
-use crownest_init::kernel::{KernelDone, KernelEventHead, KernelOp};
+use crownest_init::kernel::{BadFrame, KernelDone, KernelEventHead, KernelOp};
 use crownest_init::link::{
     CallErrorCode, EventKind, KILL_GRACE_MS, OUTPUT_CHUNK_BYTES_MAX, RunOutcome,
 };
@@ -214,12 +214,7 @@ pub(crate) fn frame(
     frame: Vec<u8>,
     buffer: &mut [u8],
 ) -> Result<Meaning, BadFrame> {
-    let text = std::str::from_utf8(&frame).map_err(|_| BadFrame)?;
-    // serde would take an array for a struct as well.
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(BadFrame);
-    }
-    let head: KernelEventHead = serde_json::from_str(text).map_err(|_| BadFrame)?;
+    let head = KernelEventHead::parse(&frame)?;
     let active = driver.active_run();
     match (head.ev.as_str(), head.run, active) {
         ("ready", None, _) if driver.waiting.is_some() => return Ok(Meaning::Ready),
@@ -228,7 +223,7 @@ pub(crate) fn frame(
             targets.push(run, frame, |seq| EventKind::Kernel { target: run, seq });
         }
         ("done", Some(named), Some(run)) if named == run => {
-            let done: KernelDone = serde_json::from_str(text).map_err(|_| BadFrame)?;
+            let done = KernelDone::parse(&frame)?;
             end_by_done(driver, &done);
         }
         _ => driver.frames_dropped += 1,

@@ -6,8 +6,8 @@
 
 use super::{code, reopen};
 use crate::calls::refuse;
-use crate::environment::PATH_BYTES_MAX;
 use crownest_init::link::{CallError, CallErrorCode, Within};
+use crownest_init::path::{absolute, inside};
 use rustix::fs::{
     CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, openat2, readlinkat,
 };
@@ -15,14 +15,10 @@ use rustix::io::Errno;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-/// What `Within::Workspace` means.
-const WORKSPACE: &str = "/workspace";
 /// `f_type` of procfs and sysfs (linux/magic.h). Seen through init they are init's own view.
 const KERNEL_FILE_SYSTEMS: [u64; 2] = [0x9fa0, 0x6265_6572];
-/// Components of a path.
-const DEPTH_MAX: usize = 256;
 
 /// An open place in the file system, with everything that was checked about it.
 #[derive(Debug)]
@@ -58,23 +54,6 @@ impl Place {
         }
         reopen(self.fd.as_raw_fd(), flags)
     }
-}
-
-/// Makes a request's path absolute and refuses what cannot be one.
-pub(super) fn absolute(path: &str, within: Within) -> Result<PathBuf, CallError> {
-    if path.is_empty() || path.contains('\0') {
-        return refuse(CallErrorCode::Invalid, "path: empty or with NUL");
-    }
-    let absolute = Path::new(WORKSPACE).join(path);
-    if absolute.as_os_str().len() >= PATH_BYTES_MAX || absolute.components().count() > DEPTH_MAX {
-        return refuse(CallErrorCode::Invalid, "path: too long");
-    }
-    // Links may lead back in or further out; this only gives the plain cases their plain answer,
-    // whether or not anything is there.
-    if within == Within::Workspace && !inside(&without_dots(&absolute)) {
-        return refuse(CallErrorCode::PathOutsideWorkspace, "outside of /workspace");
-    }
-    Ok(absolute)
 }
 
 /// Follows a path to what is there.
@@ -139,60 +118,4 @@ fn real_path<F: AsFd>(fd: F) -> Result<PathBuf, CallError> {
         return refuse(CallErrorCode::Invalid, "not a place in the file system");
     }
     Ok(path)
-}
-
-/// `/workspace` or below; both sides must be free of dots and links.
-fn inside(path: &Path) -> bool {
-    path.starts_with(WORKSPACE)
-}
-
-/// The path as text alone would have it, "x/.." gone.
-fn without_dots(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => {
-                plain.pop();
-            }
-            Component::CurDir => {}
-            other => plain.push(other),
-        }
-    }
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn outcome(path: &str) -> Result<String, CallErrorCode> {
-        absolute(path, Within::Workspace)
-            .map(|path| path.to_string_lossy().into_owned())
-            .map_err(|error| error.code)
-    }
-
-    #[test]
-    fn text_alone_decides_the_plain_cases() {
-        assert_eq!(outcome("a/b"), Ok("/workspace/a/b".to_owned()));
-        assert_eq!(outcome("/workspace"), Ok("/workspace".to_owned()));
-        assert_eq!(outcome("a/../b"), Ok("/workspace/a/../b".to_owned()));
-        for path in [
-            "/etc/passwd",
-            "../x",
-            "/workspace/../etc",
-            "a/../../x",
-            "/workspacex",
-            "/",
-        ] {
-            assert_eq!(
-                outcome(path),
-                Err(CallErrorCode::PathOutsideWorkspace),
-                "{path}"
-            );
-        }
-        for path in ["", "a\0b", &"a/".repeat(300), &"x".repeat(5000)] {
-            assert_eq!(outcome(path), Err(CallErrorCode::Invalid), "{path:.10}");
-        }
-        assert!(absolute("/etc/passwd", Within::Root).is_ok());
-    }
 }

@@ -3,10 +3,11 @@
 //! Every change is made by a plain name below a directory that `resolve.rs` has checked. A file
 //! appears whole or not at all: it is written under another name and then renamed.
 
-use super::resolve::{Place, absolute, open, open_below};
+use super::resolve::{Place, open, open_below};
 use super::{code, stat};
 use crate::calls::{Answer, refuse};
 use crownest_init::link::{CallError, CallErrorCode, FILE_BYTES_MAX, Within};
+use crownest_init::path::absolute;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with};
 use rustix::fs::{fchmod, unlinkat};
 use rustix::io::Errno;
