@@ -61,15 +61,13 @@ impl Formatter for LineSafe {
         if text.is_ascii() {
             return out.write_all(text.as_bytes());
         }
-        let mut rest = text;
-        while let Some(at) = rest.find(['\u{85}', '\u{2028}', '\u{2029}']) {
-            out.write_all(&rest.as_bytes()[..at])?;
-            let mut chars = rest[at..].chars();
-            let found = chars.next().expect("find gave the position of a character");
-            write!(out, "\\u{:04x}", u32::from(found))?;
-            rest = chars.as_str();
-        }
-        out.write_all(rest.as_bytes())
+        write_line_safe(out, text)
+    }
+
+    /// JSON that a driver wrote, as it wrote it: between its tokens there may be line breaks, and
+    /// in its strings what serde would leave as it is.
+    fn write_raw_fragment<W: Write + ?Sized>(&mut self, out: &mut W, json: &str) -> io::Result<()> {
+        write_line_safe(out, json)
     }
 
     fn write_char_escape<W: Write + ?Sized>(
@@ -79,6 +77,22 @@ impl Formatter for LineSafe {
     ) -> io::Result<()> {
         self.0.write_char_escape(out, escape)
     }
+}
+
+/// Writes a piece of JSON with every line break in it escaped. A line feed or carriage return is
+/// none of a string's, where JSON forbids them, but of the space between tokens.
+fn write_line_safe<W: Write + ?Sized>(out: &mut W, json: &str) -> io::Result<()> {
+    let mut rest = json;
+    while let Some(at) = rest.find(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']) {
+        out.write_all(&rest.as_bytes()[..at])?;
+        let mut chars = rest[at..].chars();
+        match chars.next().expect("find gave the position of a character") {
+            '\n' | '\r' => out.write_all(b" ")?,
+            found => write!(out, "\\u{:04x}", u32::from(found))?,
+        }
+        rest = chars.as_str();
+    }
+    out.write_all(rest.as_bytes())
 }
 
 #[cfg(test)]
@@ -98,6 +112,18 @@ mod tests {
         assert_eq!(
             event("x\u{85}y\u{2028}z\u{2029}é\r"),
             "event: stdout\ndata: \"x\\u0085y\\u2028z\\u2029é\\r\"\n\n"
+        );
+    }
+
+    #[test]
+    fn json_of_a_driver_stays_on_one_line() {
+        let written = "{\"a\":\r\n[\"x\u{2028}\u{85}\",\n\n1]}";
+        let raw = serde_json::value::RawValue::from_string(written.to_owned()).unwrap();
+        let mut out = Vec::new();
+        push_event("output", &raw, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "event: output\ndata: {\"a\":  [\"x\\u2028\\u0085\",  1]}\n\n"
         );
     }
 
