@@ -181,7 +181,8 @@ impl Target {
         let mut inner = self.inner();
         // What came before comes again after an attach; what is out of turn was on its way before
         // the attach, and comes again in its turn.
-        if seq != inner.received_seq + 1 || inner.ended {
+        // A number that init gave may be the highest there is: nothing comes after that.
+        if inner.received_seq.checked_add(1) != Some(seq) || inner.ended {
             return Handed::Kept;
         }
         inner.received_seq = seq;
@@ -426,6 +427,16 @@ mod tests {
             acks.extend(target.ack_due());
         }
         assert_eq!(acks, [4], "two joined pieces of 200 KiB pass the threshold");
+    }
+
+    #[test]
+    fn nothing_comes_after_the_highest_number() {
+        let target = Target::abandoned_run(1, u64::MAX, None, None);
+        for seq in [0, 1, u64::MAX] {
+            assert_eq!(target.hand(seq, output(Stream::Stdout, b"x")), Handed::Kept);
+        }
+        assert_eq!(target.taken_seq(), u64::MAX);
+        assert!(!target.is_over());
     }
 
     #[test]
