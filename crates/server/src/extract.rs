@@ -12,6 +12,9 @@ use serde_json::json;
 /// Longest piece of a parser's message that goes back to a client.
 const PARSER_MESSAGE_CHARS_MAX: usize = 200;
 
+/// Longest name of a field that goes back: a client's own keys are part of it.
+const FIELD_CHARS_MAX: usize = 200;
+
 /// A JSON body, whatever its content type says, and the bytes that it was.
 ///
 /// An empty body counts as `{}`: clients send none where every field is optional.
@@ -53,7 +56,7 @@ async fn read_body(request: Request) -> Result<Bytes, ApiError> {
     }
 }
 
-fn parse_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
+pub(crate) fn parse_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
     let raw = match raw.trim_ascii() {
         b"" => b"{}",
         // A list would pass for an object, field by field.
@@ -70,7 +73,7 @@ fn parse_json<T: DeserializeOwned>(raw: &[u8]) -> Result<T, ApiError> {
         let field = match path.as_str() {
             // The object itself, or text that ended before there was a field.
             "." | "?" => missing_field(&inner.to_string()),
-            _ => Some(path),
+            _ => Some(path.chars().take(FIELD_CHARS_MAX).collect()),
         };
         let message: String = inner
             .to_string()
@@ -172,6 +175,14 @@ mod tests {
         assert_eq!(field_of::<RunCode>(r#"{"code":"1"}"#).unwrap(), "language");
         assert_eq!(field_of::<CreateSandbox>("{"), None);
         assert_eq!(field_of::<CreateSandbox>("{} {}"), None);
+    }
+
+    #[test]
+    fn a_long_name_does_not_come_back_whole() {
+        let raw = format!(r#"{{"metadata":{{"{}":1}}}}"#, "x".repeat(100_000));
+        let field = field_of::<CreateSandbox>(&raw).unwrap();
+        assert_eq!(field.len(), FIELD_CHARS_MAX);
+        assert!(field.starts_with("metadata.xxx"));
     }
 
     #[test]
