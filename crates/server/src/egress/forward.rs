@@ -35,7 +35,7 @@ const ANSWER_HEADERS_MAX: usize = 256;
 
 /// Headers that concern one connection and not the message (RFC 9110, section 7.6.1), and those
 /// that concern this proxy.
-const HOP_BY_HOP: [&str; 8] = [
+pub(super) const HOP_BY_HOP: [&str; 8] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
@@ -205,11 +205,11 @@ async fn exchange(
 }
 
 /// The request as the target (or the operator's proxy) gets it.
-fn outgoing(
-    mut request: Request<Incoming>,
+pub(super) fn outgoing<B>(
+    mut request: Request<B>,
     target: &Target,
     absolute: bool,
-) -> Result<Request<Incoming>, Refusal> {
+) -> Result<Request<B>, Refusal> {
     strip_hop_by_hop(request.headers_mut());
     if !absolute {
         let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
@@ -249,7 +249,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Host and port of a request's address.
-fn target_of(uri: &Uri, default_port: Option<u16>) -> Result<Target, Refusal> {
+pub(super) fn target_of(uri: &Uri, default_port: Option<u16>) -> Result<Target, Refusal> {
     let authority = uri
         .authority()
         .ok_or(Refusal::Malformed("the address has no host"))?;
@@ -262,7 +262,7 @@ fn target_of(uri: &Uri, default_port: Option<u16>) -> Result<Target, Refusal> {
     // Read here and not by the library, which takes a port out of range for none.
     let port = match (authority.as_str().strip_prefix(host), default_port) {
         (Some(""), Some(port)) => Some(port),
-        (Some(rest), _) => rest.strip_prefix(':').and_then(|port| port.parse().ok()),
+        (Some(rest), _) => rest.strip_prefix(':').and_then(port_of),
         (None, _) => None,
     };
     let port = port.ok_or(Refusal::Malformed("the address has no valid port"))?;
@@ -279,6 +279,12 @@ fn target_of(uri: &Uri, default_port: Option<u16>) -> Result<Target, Refusal> {
     Ok(Target { host, port })
 }
 
+/// Digits alone: the standard library would take a sign as well.
+fn port_of(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
 fn bracketed(host: &str) -> String {
     if host.contains(':') {
         format!("[{host}]")
@@ -287,7 +293,7 @@ fn bracketed(host: &str) -> String {
     }
 }
 
-fn authority(target: &Target) -> String {
+pub(super) fn authority(target: &Target) -> String {
     format!("{}:{}", bracketed(&target.host), target.port)
 }
 
@@ -317,6 +323,7 @@ mod tests {
         assert_eq!(target("example.org", None), None);
         assert_eq!(target("http://example.org:99999/", Some(80)), None);
         assert_eq!(target("http://example.org:/", Some(80)), None);
+        assert_eq!(target("http://example.org:+80/", Some(80)), None);
         assert_eq!(target("http://user@example.org/", Some(80)), None);
         assert_eq!(target("http://ex%41mple.org/", Some(80)), None);
         assert_eq!(target("http://[::1%25eth0]/", Some(80)), None);
