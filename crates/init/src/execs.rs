@@ -69,6 +69,11 @@ impl Exec {
         limits.chain(pipes).min()
     }
 
+    /// Known how it ended; only its output is still being sent.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.exit.is_some()
+    }
+
     /// Tells the event loop what to watch. `room`: its window is open.
     pub(crate) fn listen(&mut self, room: bool) -> Result<(), Errno> {
         let readable = room && self.status.is_none() && self.exit.is_none();

@@ -169,10 +169,17 @@ impl Host {
 
     /// Moves output as far as it goes now.
     fn settle(&mut self) {
-        self.drain_runs();
-        self.drain_execs();
-        if let Err(error) = self.pump() {
-            self.drop_connection(&error);
+        loop {
+            self.drain_runs();
+            self.drain_execs();
+            if let Err(error) = self.pump() {
+                self.drop_connection(&error);
+            }
+            // An acknowledgement among the requests may have made room for the output of what has
+            // ended, and nothing else will happen there to announce it.
+            if !self.can_drain() {
+                break;
+            }
         }
         for driver in self.drivers.values_mut() {
             let room = driver
@@ -190,6 +197,17 @@ impl Host {
         if let Some(Err(error)) = self.connection.as_mut().map(Connection::listen) {
             self.drop_connection(&ConnectionError::Send(error));
         }
+    }
+
+    /// Has something ended whose output is not all read, though there is room for it?
+    fn can_drain(&self) -> bool {
+        let runs = self.drivers.values().filter_map(|driver| {
+            let run = driver.run.as_ref()?;
+            run.end.is_some().then_some(run.run)
+        });
+        let execs = self.execs.values().filter(|exec| exec.has_exited());
+        runs.chain(execs.map(|exec| exec.exec))
+            .any(|target| self.targets.has_room(target))
     }
 
     /// Requests that waited for room, then events, then the socket, until nothing moves.

@@ -91,6 +91,35 @@ fn a_full_window_stops_the_program_and_nobody_else() {
 }
 
 #[test]
+fn one_acknowledgement_is_enough_for_what_has_ended_with_a_full_window() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.acknowledge = false;
+    client.shell(1, "echo $$ > pid; exec cat /dev/zero", None);
+    let mut bytes = 0;
+    while bytes < WINDOW_BYTES_MAX - 128 * 1024 {
+        bytes += client.event().1.len();
+    }
+    client.ignored = Some(1);
+    // Gone from /proc: init has reaped it, and what the window had no room for is in the pipe.
+    let killed = "p=$(cat pid); kill -9 $p; while [ -e /proc/$p ]; do sleep 0.01; done; echo gone";
+    assert_eq!(client.shell_to_end(2, killed).out(), "gone\n");
+    client.ignored = None;
+    // A server that was away for a moment says this once, and then has nothing more to say.
+    let seq = u64::MAX;
+    client.send(Request::Ack { target: 1, seq }, b"", &[]);
+    let mut rest = Said::default();
+    while rest.end.is_none() {
+        let (kind, body) = client.event();
+        rest.add(kind, &body);
+    }
+    assert!(!rest.stdout.is_empty(), "the window was not full");
+}
+
+#[test]
 fn a_new_connection_takes_up_where_the_last_one_ended() {
     let Some(sandbox) = Sandbox::start("none") else {
         return;
