@@ -35,7 +35,10 @@ the service. For every row the tests hold as well that
 - the answer comes within the run's timeout and the grace of two seconds that follows it;
 - another context of the same sandbox still has its variables (unless the row says otherwise), a new
   context can be made, a command runs;
-- nothing that was printed is cut without `stdoutTruncated` and the number of bytes left out;
+- where an interpreter is killed between two runs, a run that comes before its death is known has
+  not begun and is told `context_died`; the next one starts afresh;
+- nothing that was printed is cut without `stdoutTruncated`, and for code without the number of
+  bytes left out (`stdoutOmittedBytes`);
 - no process is left but those that the row names, none is outside the sandbox's control groups, and
   after the sandbox is deleted there is neither a process nor a group of it.
 

@@ -347,10 +347,10 @@ PROCESSES = [
     ),
     Attack(
         name="orphans for init",
-        does="makes 300 orphans that end at once, for pid 1 to reap",
+        does="makes 100 orphans that end at once, for pid 1 to reap",
         code="""
             import os
-            for _ in range(300):
+            for _ in range(100):
                 pid = os.fork()
                 if pid == 0:
                     if os.fork() == 0: os._exit(0)

@@ -32,8 +32,8 @@ def delete(arena: Arena, path: str) -> httpx.Response:
 def no_names_left(arena: Arena, run: Json) -> None:
     error, made = text(run).rsplit(" ", 1)
     assert error == "No space left on device" and int(made) > 1000, run
-    shell = arena.command("rm -rf /workspace/n && echo gone")
-    assert shell["stdout"] == "gone\n", shell
+    shell = arena.command("rm /workspace/n/0 && touch /workspace/one && echo room")
+    assert shell["stdout"] == "room\n", shell
 
 
 def room_again(arena: Arena, run: Json) -> None:
@@ -132,10 +132,11 @@ RESOURCE_ATTACKS = [
             n = 0
             try:
                 while n < 2_000_000:
-                    os.close(os.open('/workspace/n/%d' % n, os.O_CREAT | os.O_WRONLY)); n += 1
+                    os.mknod('/workspace/n/%d' % n); n += 1
             except OSError as error: print(error.strerror, n, end='')
         """,
         sees="`No space left on device` in its own code",
+        fields={"resources": {**RESOURCES, "diskBytes": 16 * MIB}},
         proof=no_names_left,
         timeout_ms=30_000,
     ),
