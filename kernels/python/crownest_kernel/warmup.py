@@ -18,11 +18,13 @@ import sys
 
 from . import frames
 
+_MT19937_KEY_BYTES = 624 * 4
+_numpy_key = None
 _TO_NOBODY = os.O_WRONLY | os.O_CLOEXEC
 _MADV_COLLAPSE = 25
 _PAGE_BYTES, _HUGE_PAGE_BYTES, _PAGEMAP_BYTES = 4096, 2 * 1024 * 1024, 8
 # Where fewer are there, filling the rest costs more than a fork gains.
-_RESIDENT_PAGES_MIN = 448
+_RESIDENT_PAGES_MIN = 496
 # Of Python's allocator for small objects.
 _SMALL_STEP_BYTES, _SMALL_BYTES_MAX = 16, 512
 _POOL_BYTES, _POOL_HEAD_BYTES = 16 * 1024, 48
@@ -170,12 +172,28 @@ def reseed():
     notice a fork, of which every child has the same in a pid namespace of its own.
     """
     _seed_random()
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed(int.from_bytes(os.urandom(16), "little") % (1 << 32))
+    if _numpy_key is not None:
+        _numpy_key[:] = os.urandom(_MT19937_KEY_BYTES)
     ssl = sys.modules.get("ssl")
     if ssl is not None:
         ssl.RAND_add(os.urandom(32), 32.0)
+
+
+def _find_numpy_key():
+    """Where numpy's global generator keeps its state, at its beginning: each child fills it with
+    random bytes, which is what seeding does, on 20 pages less."""
+    global _numpy_key
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is None:
+        return
+    numpy_random.seed(0)
+    generator = numpy_random.mtrand._rand._bit_generator
+    key = (ctypes.c_ubyte * _MT19937_KEY_BYTES).from_address(generator.ctypes.state_address)
+    kind, words, position, has_gauss, _ = numpy_random.get_state()
+    at_its_beginning = position == len(words) and not has_gauss
+    if kind != "MT19937" or words.tobytes() != bytes(key) or not at_its_beginning:
+        sys.exit("zygote: numpy's generator is not where it says")
+    _numpy_key = memoryview(key).cast("B")
 
 
 def settle():
@@ -184,6 +202,7 @@ def settle():
     if fonts is not None and hasattr(fonts, "_get_font"):
         # matplotlib empties this cache in every forked child; emptied once, it costs no copies.
         fonts._get_font.cache_clear()
+    _find_numpy_key()
     # The other half of what random.seed() does.
     random._inst.gauss_next = None
     # Sources that tracebacks of the warm-up have shown.
