@@ -107,7 +107,6 @@ class Entry:
             _step("setsid", _SYS_SETSID),
             self.child_signal(signal.SIG_DFL),
             *self._dropping(uid, gid),
-            *self._filtering(),
         ]
 
     def child_signal(self, handler):
@@ -142,29 +141,26 @@ class Entry:
 
     def _dropping(self, uid, gid):
         """Run by the child as root of the sandbox's user namespace; afterwards it is `uid` there,
-        with nothing in any capability set and no way to get something back."""
+        under the same filter as everything else in the sandbox, with nothing in any capability set
+        and no way to get something back.
+
+        The filter comes before the uid. Another context of the sandbox has the same uid: it may
+        stop this process from then on, and where the host lets processes be dumped that have
+        changed their uid (fs.suid_dumpable=1) write into it, and would turn a later filter's step
+        into one that does nothing and reports success.
+        """
         for capability in self._capabilities:
             yield _step("bounding set", _SYS_PRCTL, _PR_CAPBSET_DROP, capability)
         yield _step("ambient set", _SYS_PRCTL, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-        yield _step("setgroups", _SYS_SETGROUPS, 0, 0)
-        yield _step("setresgid", _SYS_SETRESGID, gid, gid, gid)
-        yield _step("setresuid", _SYS_SETRESUID, uid, uid, uid)
-        yield _step("capset", _SYS_CAPSET, self._cap_header, self._cap_empty)
         yield _step("no_new_privs", _SYS_PRCTL, _PR_SET_NO_NEW_PRIVS, 1)
-
-    def _filtering(self):
-        """Run by the child as the sandbox's user; afterwards the same filter holds as for
-        everything else in the sandbox.
-
-        Changing uid has made this process undumpable, so that no other context of the sandbox
-        (it has the same uid) can open its memory. That ends only once the filter holds: a
-        context that could write here before would turn the filter's step into one that does
-        nothing and reports success.
-        """
         if self._program is not None:
             yield _step(
                 "seccomp filter", _SYS_SECCOMP, _SECCOMP_SET_MODE_FILTER, 0, self._program
             )
+        yield _step("setgroups", _SYS_SETGROUPS, 0, 0)
+        yield _step("setresgid", _SYS_SETRESGID, gid, gid, gid)
+        yield _step("setresuid", _SYS_SETRESUID, uid, uid, uid)
+        yield _step("capset", _SYS_CAPSET, self._cap_header, self._cap_empty)
         yield _step("dumpable", _SYS_PRCTL, _PR_SET_DUMPABLE, 1)
 
 
