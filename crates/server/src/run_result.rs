@@ -3,6 +3,7 @@
 use crate::budget::Share;
 use crate::host::{Bundle, RunDone, RunEvent, RunOutcome as HostOutcome};
 use crate::outputs::{self, BundlePlace, OutputPolicy};
+use bytes::Bytes;
 use crownest_api::code::{CodeError, CodeOutput, OutputOrigin, RunCodeResult, RunOutcome};
 use crownest_api::limits;
 use std::ops::Range;
@@ -40,7 +41,13 @@ impl Collected {
             Some(last) if last.len() + kept <= limits::RUN_OUTPUT_CHUNK_BYTES_MAX => {
                 last.push_str(text);
             }
-            _ => self.chunks.push(text.to_owned()),
+            // Small outputs stay small; a second piece means that there will be more.
+            Some(_) => {
+                let mut chunk = String::with_capacity(limits::RUN_OUTPUT_CHUNK_BYTES_MAX.max(kept));
+                chunk.push_str(text);
+                self.chunks.push(chunk);
+            }
+            None => self.chunks.push(text.to_owned()),
         }
     }
 
@@ -111,12 +118,12 @@ impl RunCollector {
     pub(crate) fn add(&mut self, event: RunEvent) -> Step {
         match event {
             RunEvent::Stdout(bytes) => {
-                let text = text_of(&bytes);
+                let text = text_of(bytes);
                 self.stdout.push(&text);
                 Step::Stdout(text)
             }
             RunEvent::Stderr(bytes) => {
-                let text = text_of(&bytes);
+                let text = text_of(bytes);
                 self.stderr.push(&text);
                 Step::Stderr(text)
             }
@@ -281,8 +288,10 @@ fn origin(output: &CodeOutput) -> &OutputOrigin {
     origin
 }
 
-fn text_of(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// Without a copy when it is UTF-8, as nearly always.
+fn text_of(bytes: Bytes) -> String {
+    String::from_utf8(bytes.into())
+        .unwrap_or_else(|broken| String::from_utf8_lossy(broken.as_bytes()).into_owned())
 }
 
 /// The outcome on the wire, and the error that a run that did not complete is reported with.
@@ -329,7 +338,6 @@ fn outcome(outcome: &HostOutcome) -> (RunOutcome, Option<CodeError>) {
 mod tests {
     use super::*;
     use crate::host::{BundleEntry, BundleValue};
-    use bytes::Bytes;
     use crownest_api::code::{ArtifactPolicy, RichOutputs};
     use std::time::Duration;
 

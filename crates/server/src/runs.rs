@@ -33,6 +33,9 @@ const REPLAY_PART_BYTES_MAX: usize = 512 * 1024;
 /// Lines of a traceback in such a replay.
 const REPLAY_TRACEBACK_LINES_MAX: usize = 50;
 
+/// Room for what is small in the last event of a stream.
+const COMPLETE_BYTES: usize = 1024;
+
 /// A run whose request has been checked.
 #[derive(Debug)]
 pub(crate) struct CheckedRun {
@@ -131,6 +134,13 @@ impl EventSink {
             return Ok(());
         }
         Err(client_gone())
+    }
+
+    /// `RunStreamEvent::Stdout` or `Stderr`: `name` is that of the event and of its type.
+    async fn text(&self, name: &str, text: &str) -> ApiResult<()> {
+        let mut frame = Vec::new();
+        sse::push_text_event(name, text, &mut frame);
+        self.send(frame).await
     }
 
     async fn event(&self, name: &str, event: &RunStreamEvent<'_>) -> ApiResult<()> {
@@ -272,8 +282,8 @@ async fn gone(sink: Option<&EventSink>) {
 
 async fn stream_step(collector: &RunCollector, step: &Step, sink: &EventSink) -> ApiResult<()> {
     match step {
-        Step::Stdout(text) => sink.event("stdout", &RunStreamEvent::Stdout(text)).await,
-        Step::Stderr(text) => sink.event("stderr", &RunStreamEvent::Stderr(text)).await,
+        Step::Stdout(text) => sink.text("stdout", text).await,
+        Step::Stderr(text) => sink.text("stderr", text).await,
         Step::Outputs(range) => {
             for output in collector.outputs(range.clone()) {
                 sink.event("output", &RunStreamEvent::Output(output))
@@ -287,7 +297,9 @@ async fn stream_step(collector: &RunCollector, step: &Step, sink: &EventSink) ->
 
 /// The last event of a stream.
 pub(crate) fn complete_frame(run: &RunCodeResult) -> ApiResult<Vec<u8>> {
-    let mut frame = Vec::new();
+    // Grown piece by piece, a large one would be copied many times over.
+    let text: usize = run.stdout.iter().chain(&run.stderr).map(String::len).sum();
+    let mut frame = Vec::with_capacity(text + text / 16 + COMPLETE_BYTES);
     sse::push_event("complete", &RunStreamEvent::Complete(run), &mut frame)
         .map_err(ApiError::internal)?;
     Ok(frame)
