@@ -1,8 +1,8 @@
-"""The program itself: how it starts, where it looks for options, how it stops, what a restart keeps."""
+"""The program itself: how it starts, where it looks for options, how it stops, what a
+restart keeps. What a crash keeps: ../recovery."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import stat
@@ -325,100 +325,3 @@ def test_a_restart_keeps_sandboxes_variables_files_and_keys(serve, how):
         assert fresh.value("1+1") == "2"
     with connect(again, key) as limited:
         assert Sandbox(limited, sandbox.record).value("len(x)") == "2"
-
-
-@pytest.mark.parametrize("child", ["server", "spawner"])
-def test_a_child_that_dies_is_replaced_and_nothing_is_lost(serve, child):
-    server = serve()
-    with connect(server) as client:
-        sandbox = Sandbox.create(client)
-        sandbox.run("x = 'kept'")
-    pid = server.children()[child]
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: server.children().get(child, pid) != pid, f"a new {child}")
-
-    def answers() -> bool:
-        try:
-            return httpx.get(server.url + "/readyz", timeout=2, trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    until(answers, "the server to answer again")
-    with connect(server) as client:
-        assert Sandbox(client, sandbox.record).value("x") == "kept"
-
-        def creates() -> Sandbox | None:
-            response = client.post("/v1/sandboxes", json={})
-            if response.status_code == 201:
-                return Sandbox(client, response.json()["sandbox"])
-            assert response.json()["error"]["retryable"] is True, response.text
-            return None
-
-        assert until(creates, "a new sandbox").value("1+1") == "2"
-
-
-def test_a_request_that_a_crash_cut_off_is_not_run_twice(serve):
-    server = serve()
-    headers = {"idempotency-key": "cut-off"}
-    code = f"open('ran', 'a').write('x')\n{waiting_for('go')}"
-    with connect(server) as client:
-        sandbox = Sandbox.create(client)
-        sandbox.value("1")
-
-    def ask() -> None:
-        with connect(server) as client:
-            try:
-                Sandbox(client, sandbox.record).ask(code, headers)
-            except httpx.TransportError:
-                pass
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    with connect(server) as client:
-        same = Sandbox(client, sandbox.record)
-        until(lambda: same.read("ran").status_code == 200, "the start of the code")
-    server.kill()
-    thread.join()
-    again = serve()
-    with connect(again) as client:
-        same = Sandbox(client, sandbox.record)
-        same.signal("go")
-        refusal(same.ask(code, headers), 409, "request_interrupted")
-        assert same.read("ran").json()["content"] == "x"
-        assert same.value("1+1", timeoutMs=20_000) == "2"
-
-
-def test_a_sandbox_ends_in_time_while_no_server_is_there(serve):
-    """Init keeps the deadline itself; the next server finds the record right."""
-    server = serve()
-    with connect(server) as client:
-        sandbox = Sandbox.create(client, ttlMs=2_500)
-        # A number that no other test and no other program on the machine uses.
-        argument = f"1000.{os.getpid()}"
-        pids = sandbox.command(f"sleep {argument} & echo $!")
-        assert pids["exitCode"] == 0
-    server.kill()
-    ended = time.time() + 3
-
-    def inits() -> int:
-        """Processes that still sleep for the sandbox."""
-        found = 0
-        for entry in Path("/proc").iterdir():
-            try:
-                if (
-                    entry.name.isdigit()
-                    and (entry / "cmdline").read_bytes() == f"sleep\0{argument}\0".encode()
-                ):
-                    found += 1
-            except OSError:
-                pass
-        return found
-
-    until(lambda: inits() == 0, "the end of its processes")
-    assert time.time() < ended + 5
-    again = serve()
-    with connect(again) as client:
-        record = Sandbox(client, sandbox.record).get()
-    assert (record["status"], record["destroyedReason"]) == ("destroyed", "ttl_expired"), (
-        json.dumps(record)
-    )

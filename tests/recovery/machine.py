@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,14 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 RUN_DIR = Path("/run/crownest")
 WAIT_SECONDS_MAX = 30
 LOOK_SECONDS = 0.02
+LOOSE = ("supervisor_fds", "server_fds", "spawner_fds", "zygote_fds")
+LOOSE_FDS_MAX = 6
 # As in crates/runtime/src/layout.rs.
 UID_BASE = 0x2000_0000
-UIDS_PER_INSTANCE = 4_096 * 65_536
+UIDS_PER_SANDBOX = 65_536
+UIDS_PER_INSTANCE = 4_096 * UIDS_PER_SANDBOX
+# Root of a sandbox, init, the user; other programs may use other numbers of the range.
+UIDS_USED = (0, 998, 1000)
 NAMESPACE = re.compile(r"(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]")
 
 
@@ -168,6 +174,23 @@ class Machine:
                 return pid
         raise AssertionError(f"sandbox {key} has no init")
 
+    def inside(self, key: str, pid: int) -> int:
+        """The process of a sandbox that has that number inside."""
+        for found in self.processes(f"{key}."):
+            status = Path(f"/proc/{found}/status").read_text()
+            if status.split("NSpid:")[1].splitlines()[0].split()[-1] == str(pid):
+                return found
+        raise AssertionError(f"sandbox {key} has no process {pid}")
+
+    def database(self) -> Path:
+        return self.server.data_dir / "crownest.db"
+
+    def audited(self, action: str) -> set[str]:
+        """What the audit log names in events of that kind."""
+        with sqlite3.connect(f"file:{self.database()}?mode=ro", uri=True) as db:
+            query = "SELECT resource_id FROM audit_events WHERE action = ?"
+            return {row[0] for row in db.execute(query, (action,))}
+
     def zygotes(self) -> list[int]:
         """Children of the spawner that run Python; forks of theirs are children of a zygote."""
         spawner = self.pid("spawner")
@@ -194,7 +217,9 @@ class Machine:
                 uid = entry.stat().st_uid
             except OSError:
                 continue
-            if first <= uid < first + UIDS_PER_INSTANCE and alive(int(entry.name)):
+            place, inside = uid - first, (uid - UID_BASE) % UIDS_PER_SANDBOX
+            ours = 0 <= place < UIDS_PER_INSTANCE and inside in UIDS_USED
+            if ours and alive(int(entry.name)):
                 found.add(int(entry.name))
         # One that has just been made was not in the list of groups yet.
         return found - self.processes()
@@ -206,6 +231,11 @@ class Machine:
             "spawner": pss_kib(self.pid("spawner")),
             "zygote": sum(pss_kib(pid) for pid in self.zygotes()),
         }
+
+    @staticmethod
+    def slowness() -> float:
+        """How much longer things may take here than on a machine without other work."""
+        return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
     def census(self) -> Census:
         spawner, server, zygotes = self.pid("spawner"), self.pid("server"), self.zygotes()
@@ -237,18 +267,26 @@ class Client:
         self.headers = {"authorization": f"Bearer {server.api_key}"}
 
     def request(
-        self, method: str, path: str, body: Any = None, timeout: float = 60
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        timeout: float = 60,
+        key: str | None = None,
     ) -> httpx.Response:
+        headers = self.headers | ({"idempotency-key": key} if key else {})
         return httpx.request(
-            method, self.server.url + path, json=body, headers=self.headers, timeout=timeout
+            method, self.server.url + path, json=body, headers=headers, timeout=timeout
         )
 
-    def insist(self, method: str, path: str, body: Any = None) -> httpx.Response:
+    def insist(
+        self, method: str, path: str, body: Any = None, key: str | None = None
+    ) -> httpx.Response:
         """Until there is an answer other than "try again"."""
 
         def ask() -> httpx.Response | None:
             try:
-                answer = self.request(method, path, body)
+                answer = self.request(method, path, body, key=key)
             except httpx.TransportError:
                 return None
             retry = answer.status_code in (429, 502, 503)
@@ -284,6 +322,25 @@ class Client:
     def destroy(self, sandbox: str) -> None:
         answer = self.insist("DELETE", f"/v1/sandboxes/{sandbox}")
         assert answer.status_code == 200, answer.text
+
+
+def settle(machine: Machine, before: Census) -> None:
+    """Waits until nothing is there that was not there before. Descriptors of connections and of
+    SQLite come and go by a few; what leaks grows with the cycles."""
+
+    def equal() -> bool:
+        now = machine.census()
+        exact = [name for name in asdict(before) if name not in LOOSE]
+        return all(getattr(now, f) == getattr(before, f) for f in exact) and all(
+            abs(getattr(now, f) - getattr(before, f)) <= LOOSE_FDS_MAX for f in LOOSE
+        )
+
+    try:
+        wait_for("the machine as before", equal, WAIT_SECONDS_MAX)
+    except AssertionError:
+        now = asdict(machine.census())
+        differences = {k: (v, now[k]) for k, v in asdict(before).items() if now[k] != v}
+        raise AssertionError(f"left over (before, now): {differences}") from None
 
 
 def key_of(sandbox: str) -> str:

@@ -60,7 +60,8 @@ class Work:
     def let_go(self) -> None:
         for sandbox in self.sandboxes:
             body = {"path": "go", "content": ""}
-            assert self.client.insist("PUT", f"/v1/sandboxes/{sandbox}/files", body).status_code == 200
+            path = f"/v1/sandboxes/{sandbox}/files"
+            assert self.client.insist("PUT", path, body).status_code == 200
 
     def await_ends(self) -> list[Any]:
         """Every client has heard something: no request hangs for ever."""
@@ -164,6 +165,7 @@ def test_init_ends_its_sandbox_when_nobody_else_can(start: Callable[..., Server]
     client.run(long, "x = 1")
     # After the zygote is warm, so that its start does not use up the time.
     short = client.create(ttlMs=6_000)
+    expires = client.insist("GET", f"/v1/sandboxes/{short}").json()["sandbox"]["expiresAt"]
     client.run(short, "import subprocess; subprocess.Popen(['sleep', '1000'])")
     server.kill()
     assert machine.processes(key_of(short))
@@ -173,6 +175,9 @@ def test_init_ends_its_sandbox_when_nobody_else_can(start: Callable[..., Server]
     answer = Client(again).insist("POST", f"/v1/sandboxes/{short}/code/runs",
                                   {"code": "1", "language": "python"})
     assert answer.status_code == 410
+    record = Client(again).insist("GET", f"/v1/sandboxes/{short}").json()["sandbox"]
+    assert (record["status"], record["destroyedReason"]) == ("destroyed", "ttl_expired"), record
+    assert record["expiresAt"] == expires and record["destroyedAt"] >= expires, record
     assert Client(again).value(long, "x") == "1"
     wait_for("its groups to go", lambda: not [
         g for g in Machine(again).groups() if g.name.startswith(key_of(short))

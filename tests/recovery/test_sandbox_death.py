@@ -16,7 +16,9 @@ def started(start: Callable[..., Server]) -> tuple[Client, Machine]:
     return Client(server), Machine(server)
 
 
-def test_an_init_killed_from_the_host_is_noticed_and_cleaned_up(start: Callable[..., Server]) -> None:
+def test_an_init_killed_from_the_host_is_noticed_and_cleaned_up(
+    start: Callable[..., Server],
+) -> None:
     client, machine = started(start)
     victim, other = client.create(), client.create()
     client.run(other, "x = 1")
@@ -24,7 +26,8 @@ def test_an_init_killed_from_the_host_is_noticed_and_cleaned_up(start: Callable[
     ends: list[Any] = []
 
     def run() -> None:
-        body = {"code": "open('/workspace/begun', 'w'); import time; time.sleep(20)", "language": "python", "timeoutMs": 30_000}
+        code = "open('/workspace/begun', 'w'); import time; time.sleep(20)"
+        body = {"code": code, "language": "python", "timeoutMs": 30_000}
         try:
             answer = client.request("POST", f"/v1/sandboxes/{victim}/code/runs", body)
             ends.append((answer.status_code, answer.json()))

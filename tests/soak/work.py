@@ -168,7 +168,9 @@ class Worker(threading.Thread):
         except Failed:
             home.counter |= {n + 1 for n in home.counter}
             raise
-        if run["outcome"] != "completed" or run.get("contextReset"):
+        # That it was reset is said once, perhaps in an answer that was never read.
+        lost = run.get("error") and self.ledger.is_doomed_context(home.context)
+        if run["outcome"] != "completed" or run.get("contextReset") or lost:
             home.ready = False
             return
         got = int(run["outputs"][0]["value"]) if run["outputs"] else None

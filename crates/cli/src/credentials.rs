@@ -57,6 +57,20 @@ pub(crate) fn node_id(data_dir: &Path) -> anyhow::Result<String> {
     Ok(id)
 }
 
+/// Refuses to make a database where there was one: it would know none of the sandboxes that may
+/// still run, and they would be ended.
+pub(crate) fn check_database(options: &ServeOptions) -> anyhow::Result<()> {
+    let (database, node) = (options.database(), options.data_dir.join("node-id"));
+    if options.database_url.is_none() && node.exists() && !Path::new(&database).exists() {
+        anyhow::bail!(
+            "the database {database} is missing although this data directory was used; put it \
+             back, or remove {} to begin with an empty one, which ends all sandboxes",
+            node.display()
+        );
+    }
+    Ok(())
+}
+
 /// Writes a file whole or not at all, readable by its owner alone.
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension("new");

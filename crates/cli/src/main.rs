@@ -15,6 +15,7 @@ mod credentials;
 mod doctor;
 mod options;
 mod options_file;
+mod prepare;
 mod server;
 mod settings;
 mod spawner;

@@ -122,6 +122,7 @@ async fn prepare(
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
 
+    credentials::check_database(options)?;
     let store = open_store(options).await?;
     let source = template_source(options.templates_dir.clone());
     warm_default_template(&spawner, options);

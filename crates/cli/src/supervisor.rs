@@ -8,21 +8,16 @@
 //! next `crownest serve` with the same data directory finds them.
 
 use crate::options::ServeOptions;
-use crate::settings::{self, User};
+use crate::prepare::Prepared;
+use crate::settings;
 use anyhow::{Context, bail};
-use crownest_runtime::cgroup;
-use crownest_runtime::layout::{Claim, Layout, claim_instance};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::process::{Pid, Signal, WaitOptions};
-use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit status for a configuration that cannot work; no restart helps (EX_CONFIG of sysexits.h).
@@ -31,6 +26,8 @@ pub(crate) const EXIT_CONFIGURATION: u8 = 78;
 const SUPERVISOR_PID: &str = "CROWNEST_SUPERVISOR_PID";
 /// How long the server may take to stop.
 const STOP_MS_MAX: u64 = 30_000;
+/// How long a spawner may take until it listens; it prepares its stage in milliseconds.
+const SPAWNER_READY_MS_MAX: u64 = 10_000;
 /// A child that lived shorter than this is restarted with a growing pause.
 const STEADY_MS: u64 = 5_000;
 /// A server that lived longer has served: opening the database takes less.
@@ -77,115 +74,6 @@ pub(crate) fn die_with_parent() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Everything that is settled before a child is started.
-struct Prepared {
-    options: ServeOptions,
-    user: User,
-    claim: Claim,
-    listener: TcpListener,
-    _data_dir_lock: File,
-}
-
-impl Prepared {
-    fn new(mut options: ServeOptions) -> anyhow::Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            bail!(
-                "serve needs root to make sandboxes (requests are served by an unprivileged user); try sudo, and see: crownest doctor"
-            );
-        }
-        let user = settings::user(&options.user)?;
-        // Whatever is wrong is said before anything is started.
-        options.limits()?;
-        options.egress(Vec::new())?;
-        options.environment()?;
-        options.certificates()?;
-        let lock = open_data_dir(&options.data_dir, user)?;
-        options.data_dir = options.data_dir.canonicalize().context("--data-dir")?;
-        check_reachable(&options.data_dir, user)?;
-        check_templates(&options)?;
-        let root = Path::new(cgroup::CGROUP_ROOT);
-        let live = |n| cgroup::populated(root, &Layout::new(n).cgroup());
-        let claim = claim_instance(&options.data_dir, live)?;
-        let listener = TcpListener::bind(&options.listen)
-            .with_context(|| format!("listening on {}", options.listen))?;
-        raise_file_limit();
-        Ok(Self {
-            options,
-            user,
-            claim,
-            listener,
-            _data_dir_lock: lock,
-        })
-    }
-}
-
-/// Templates are run as root; the data directory is the server's. One inside the other would let a
-/// server that was taken over put a template of its own there.
-fn check_templates(options: &ServeOptions) -> anyhow::Result<()> {
-    let Ok(templates) = options.templates_dir.canonicalize() else {
-        return Ok(());
-    };
-    if templates.starts_with(&options.data_dir) {
-        bail!("--templates-dir must not be inside --data-dir, which belongs to the server's user");
-    }
-    Ok(())
-}
-
-/// Makes the data directory, gives it to the server's user, and takes its lock.
-fn open_data_dir(path: &Path, user: User) -> anyhow::Result<File> {
-    let named = || path.display().to_string();
-    fs::create_dir_all(path).with_context(|| format!("creating {}", named()))?;
-    chown(path, Some(user.uid), Some(user.gid)).with_context(named)?;
-    fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(named)?;
-    // The directory is the server's: should that have been taken over, the name may be a link to
-    // any file of root's, which must be neither followed nor emptied.
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let mode = Mode::RUSR | Mode::WUSR;
-    let lock = open(path.join("lock"), flags | OFlags::CLOEXEC, mode).with_context(named)?;
-    let lock = File::from(lock);
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            bail!("{} is in use by another crownest serve", named())
-        }
-        Err(errno) => Err(errno).with_context(|| format!("locking {}", named())),
-    }
-}
-
-/// The server's user must be able to enter every directory above the data directory.
-fn check_reachable(data_dir: &Path, user: User) -> anyhow::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    for directory in data_dir.ancestors() {
-        let metadata = fs::metadata(directory).with_context(|| directory.display().to_string())?;
-        let mode = metadata.mode();
-        let may_enter = if metadata.uid() == user.uid {
-            mode & 0o100 != 0
-        } else if metadata.gid() == user.gid {
-            mode & 0o010 != 0
-        } else {
-            mode & 0o001 != 0
-        };
-        if !may_enter {
-            bail!(
-                "the server's user (uid {}) may not enter {}; chmod o+x it, or choose another --data-dir",
-                user.uid,
-                directory.display()
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Every sandbox takes a few descriptors of the server.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "raising the limit of open files");
-    }
-}
-
 /// One child process.
 #[derive(Debug)]
 struct Child {
@@ -197,6 +85,10 @@ struct Supervisor {
     prepared: Prepared,
     spawner: Option<Child>,
     server: Option<Child>,
+    /// Died, and not started again yet.
+    missing: Vec<Ended>,
+    /// When they are started again.
+    restart_at: tokio::time::Instant,
     pause: Duration,
     served: bool,
 }
@@ -214,6 +106,8 @@ impl Supervisor {
             prepared,
             spawner: None,
             server: None,
+            missing: Vec::new(),
+            restart_at: tokio::time::Instant::now(),
             pause: Duration::ZERO,
             served: false,
         }
@@ -225,16 +119,19 @@ impl Supervisor {
         let mut children = signal(SignalKind::child())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        self.start_spawner()?;
+        self.start_spawner().await?;
         self.start_server()?;
         loop {
             tokio::select! {
                 _ = children.recv() => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                () = tokio::time::sleep_until(self.restart_at), if !self.missing.is_empty() => {
+                    self.restart_missing().await;
+                }
             }
             for ended in self.reap() {
-                if let Some(code) = self.restart(ended).await? {
+                if let Some(code) = self.plan_restart(ended) {
                     return Ok(code);
                 }
             }
@@ -258,14 +155,14 @@ impl Supervisor {
         ended
     }
 
-    /// Starts a child again; `Some` when that makes no sense.
-    async fn restart(&mut self, ended: Ended) -> anyhow::Result<Option<ExitCode>> {
+    /// Decides when a child is started again; `Some` when that makes no sense.
+    fn plan_restart(&mut self, ended: Ended) -> Option<ExitCode> {
         let child = match ended {
             Ended::Spawner => self.spawner.take(),
             Ended::Server { status: Some(0) } => {
                 tracing::info!("the server has stopped");
                 self.kill_spawner();
-                return Ok(Some(ExitCode::SUCCESS));
+                return Some(ExitCode::SUCCESS);
             }
             // It has said why. Once a server has served, the same failure may pass (a database
             // that is away for a while).
@@ -273,7 +170,7 @@ impl Supervisor {
                 if status == Some(i32::from(EXIT_CONFIGURATION)) && !self.has_served() =>
             {
                 self.kill_spawner();
-                return Ok(Some(ExitCode::from(EXIT_CONFIGURATION)));
+                return Some(ExitCode::from(EXIT_CONFIGURATION));
             }
             Ended::Server { .. } => {
                 self.has_served();
@@ -281,25 +178,46 @@ impl Supervisor {
             }
         };
         let lived = child.map_or(Duration::ZERO, |c| c.started.elapsed());
-        self.pause = if lived >= Duration::from_millis(STEADY_MS) {
-            Duration::ZERO
+        if lived >= Duration::from_millis(STEADY_MS) {
+            self.pause = Duration::ZERO;
         } else {
-            (self.pause * 2).clamp(
-                Duration::from_millis(RESTART_PAUSE_MS),
-                Duration::from_millis(RESTART_PAUSE_MS_MAX),
-            )
-        };
+            self.grow_pause();
+        }
         tracing::error!(
             ?ended,
             pause_ms = self.pause.as_millis(),
             "a process of ours died; restarting it"
         );
-        tokio::time::sleep(self.pause).await;
-        match ended {
-            Ended::Spawner => self.start_spawner()?,
-            Ended::Server { .. } => self.start_server()?,
+        self.missing.push(ended);
+        self.restart_at = tokio::time::Instant::now() + self.pause;
+        None
+    }
+
+    /// Starts what died; what cannot be started is tried again after a longer pause.
+    async fn restart_missing(&mut self) {
+        for ended in std::mem::take(&mut self.missing) {
+            let started = match ended {
+                Ended::Spawner => self.start_spawner().await,
+                Ended::Server { .. } => self.start_server(),
+            };
+            if let Err(error) = started {
+                self.grow_pause();
+                self.missing.push(ended);
+                self.restart_at = tokio::time::Instant::now() + self.pause;
+                tracing::error!(
+                    ?ended,
+                    pause_ms = self.pause.as_millis(),
+                    "restarting failed; trying again: {error:#}"
+                );
+            }
         }
-        Ok(None)
+    }
+
+    fn grow_pause(&mut self) {
+        self.pause = (self.pause * 2).clamp(
+            Duration::from_millis(RESTART_PAUSE_MS),
+            Duration::from_millis(RESTART_PAUSE_MS_MAX),
+        );
     }
 
     /// Whether a server has ever lived long enough to have served.
@@ -347,7 +265,7 @@ impl Supervisor {
         }
     }
 
-    fn start_spawner(&mut self) -> anyhow::Result<()> {
+    async fn start_spawner(&mut self) -> anyhow::Result<()> {
         let Prepared {
             options,
             user,
@@ -385,15 +303,13 @@ impl Supervisor {
             .stdout
             .take()
             .context("the spawner's stdout is a pipe")?;
-        let mut line = String::new();
-        // It prepares its stage in milliseconds and then speaks, or dies and closes the pipe.
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .context("waiting for the spawner")?;
-        if line.trim() != "ready" {
-            bail!("the spawner did not start; crownest doctor says what this machine lacks");
+        let child = started(&child)?;
+        if let Err(error) = await_ready(stdout.into()).await {
+            // Whatever it still does, it is not waited for any more.
+            let _ = rustix::process::kill_process(child.pid, Signal::KILL);
+            return Err(error);
         }
-        self.spawner = Some(started(&child)?);
+        self.spawner = Some(child);
         Ok(())
     }
 
@@ -422,6 +338,22 @@ impl Supervisor {
         self.server = Some(started(&child)?);
         Ok(())
     }
+}
+
+/// Waits until the spawner says that it listens, dies and closes the pipe, or hangs.
+async fn await_ready(stdout: OwnedFd) -> anyhow::Result<()> {
+    let stdout = pipe::Receiver::from_owned_fd(stdout).context("waiting for the spawner")?;
+    let mut line = String::new();
+    let mut stdout = BufReader::new(stdout);
+    let limit = Duration::from_millis(SPAWNER_READY_MS_MAX);
+    let Ok(read) = tokio::time::timeout(limit, stdout.read_line(&mut line)).await else {
+        bail!("the spawner was not ready within {SPAWNER_READY_MS_MAX} ms");
+    };
+    read.context("waiting for the spawner")?;
+    if line.trim() != "ready" {
+        bail!("the spawner did not start; crownest doctor says what this machine lacks");
+    }
+    Ok(())
 }
 
 /// This program again, with an environment that says no more than it must.

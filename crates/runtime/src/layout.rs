@@ -92,8 +92,12 @@ impl Layout {
 pub enum ClaimError {
     #[error("creating {path}: {source}")]
     RunDir { path: PathBuf, source: io::Error },
-    #[error("all {INSTANCES_MAX} instance numbers of this machine are taken")]
-    AllTaken,
+    /// Each number with its data directory, and why it is not free.
+    #[error(
+        "all {INSTANCES_MAX} instance numbers of this machine are taken; stop one of these servers, \
+         or wait until the sandboxes of a dead one have ended: {}", holders.join("; ")
+    )]
+    AllTaken { holders: Vec<String> },
 }
 
 /// An instance number, held until this is dropped.
@@ -113,25 +117,40 @@ pub struct Claim {
 pub fn claim_instance(data_dir: &Path, live: impl Fn(u32) -> bool) -> Result<Claim, ClaimError> {
     let run_dir = Path::new(RUN_DIR);
     create_dir(run_dir)?;
+    let (instance, lock) = choose(run_dir, data_dir, live)?;
+    finish_claim(instance, lock)
+}
+
+fn choose(
+    run_dir: &Path,
+    data_dir: &Path,
+    live: impl Fn(u32) -> bool,
+) -> Result<(u32, File), ClaimError> {
     let owner = data_dir.as_os_str().as_encoded_bytes();
     let mut free = None;
+    let mut holders = Vec::new();
     for instance in 0..INSTANCES_MAX {
         let path = run_dir.join(format!("{instance}.lock"));
+        let holder = fs::read(&path).unwrap_or_default();
+        let named = || format!("{instance}: {}", String::from_utf8_lossy(&holder));
         let Some(lock) = try_lock(&path)? else {
+            holders.push(format!("{} (running)", named()));
             continue;
         };
-        if fs::read(&path).is_ok_and(|text| text == owner) {
-            return finish_claim(instance, lock);
+        if holder == owner {
+            return Ok((instance, lock));
         }
-        if free.is_none() && !live(instance) {
+        if live(instance) {
+            holders.push(format!("{} (stopped, its sandboxes live on)", named()));
+        } else if free.is_none() {
             free = Some((instance, lock));
         }
     }
-    let (instance, mut lock) = free.ok_or(ClaimError::AllTaken)?;
+    let (instance, mut lock) = free.ok_or(ClaimError::AllTaken { holders })?;
     lock.set_len(0)
         .and_then(|()| lock.write_all(owner))
         .map_err(run_dir_error(run_dir))?;
-    finish_claim(instance, lock)
+    Ok((instance, lock))
 }
 
 fn finish_claim(instance: u32, lock: File) -> Result<Claim, ClaimError> {
@@ -168,4 +187,34 @@ fn create_dir(path: &Path) -> Result<(), ClaimError> {
 fn run_dir_error(path: &Path) -> impl FnOnce(io::Error) -> ClaimError + use<> {
     let path = path.to_owned();
     move |source| ClaimError::RunDir { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_finds_no_number_learns_who_has_them() {
+        let run_dir = tempfile::tempdir().unwrap();
+        let claim = |name: &str, live: &dyn Fn(u32) -> bool| {
+            choose(run_dir.path(), &Path::new("/data").join(name), live)
+        };
+        let nobody = |_| false;
+        let mut held = Vec::new();
+        for n in 0..INSTANCES_MAX {
+            let (instance, lock) = claim(&format!("s{n}"), &nobody).unwrap();
+            assert_eq!(instance, n);
+            held.push(lock);
+        }
+        let full = claim("late", &nobody).unwrap_err().to_string();
+        assert!(full.contains("0: /data/s0 (running)"), "{full}");
+        assert!(full.contains("11: /data/s11 (running)"), "{full}");
+
+        // A server that is gone gives its number back, but not while its sandboxes live.
+        held.remove(3);
+        let full = claim("late", &|n| n == 3).unwrap_err().to_string();
+        assert!(full.contains("3: /data/s3 (stopped, its sandboxes live on)"), "{full}");
+        assert_eq!(claim("s3", &|n| n == 3).unwrap().0, 3, "its own data directory finds it");
+        assert_eq!(claim("late", &nobody).unwrap().0, 3);
+    }
 }

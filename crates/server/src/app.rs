@@ -5,6 +5,7 @@ use crate::auth::KeyCache;
 use crate::config::Config;
 use crate::host::Host;
 use crate::metrics::Metrics;
+use crate::persist::Waiting;
 use crate::sandboxes::Registry;
 use crate::templates::Templates;
 use crownest_store::{Owner, Store};
@@ -30,6 +31,8 @@ pub struct AppState {
     pub owner: Owner,
     pub(crate) keys: KeyCache,
     pub(crate) sandboxes: Registry,
+    /// Records that the store could not take yet.
+    pub(crate) unwritten: Waiting,
     /// Work that outlives the request it came with, waited for at shutdown.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the server stops.
@@ -59,6 +62,7 @@ impl App {
             audit: AuditLog::start(Arc::clone(&store), Arc::clone(&metrics)),
             keys: KeyCache::default(),
             sandboxes: Registry::default(),
+            unwritten: Waiting::default(),
             owner,
             config,
             store,

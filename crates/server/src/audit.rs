@@ -11,6 +11,7 @@ use crownest_api::{IdKind, Scope, Timestamp, new_id};
 use crownest_store::{AuditEvent, Store};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -18,6 +19,9 @@ use tokio::task::JoinHandle;
 const QUEUE_EVENTS_MAX: usize = 8_192;
 /// Events in one commit.
 const BATCH_EVENTS_MAX: usize = 256;
+
+/// Between two tries of a batch that the store could not take.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What was done, and to what.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +40,7 @@ pub struct AuditLog {
     /// None once the log is closed.
     queue: Mutex<Option<mpsc::Sender<AuditEvent>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    store: Arc<Store>,
     metrics: Arc<Metrics>,
 }
 
@@ -43,10 +48,11 @@ impl AuditLog {
     /// Starts the writer.
     pub(crate) fn start(store: Arc<Store>, metrics: Arc<Metrics>) -> Self {
         let (queue, events) = mpsc::channel(QUEUE_EVENTS_MAX);
-        let writer = tokio::spawn(write(store, events, Arc::clone(&metrics)));
+        let writer = tokio::spawn(write(Arc::clone(&store), events, Arc::clone(&metrics)));
         Self {
             queue: Mutex::new(Some(queue)),
             writer: Mutex::new(Some(writer)),
+            store,
             metrics,
         }
     }
@@ -59,20 +65,24 @@ impl AuditLog {
         deed: Deed<'_>,
         details: &Value,
     ) {
-        self.push(AuditEvent {
-            id: new_id(IdKind::AuditEvent),
-            org_id: who.org_id.clone(),
-            project_id: deed.project_id.map(str::to_owned),
-            at: micros(Timestamp::now()),
-            actor_kind: "api_key".to_owned(),
-            actor_id: who.key_id.to_string(),
-            action: deed.action.to_owned(),
-            resource_kind: deed.resource_kind.to_owned(),
-            resource_id: deed.resource_id.to_owned(),
-            outcome: deed.outcome.to_owned(),
-            request_id: Some(request.id.to_string()),
-            details: details.to_string(),
-        });
+        self.push(key_event(who, request, deed, details));
+    }
+
+    /// As [`AuditLog::by_key`], on record when this returns, whatever kills the server then: for
+    /// deeds that write a row anyway. A store that cannot take it gets it through the queue.
+    pub async fn by_key_now(
+        &self,
+        who: &Principal,
+        request: &RequestContext,
+        deed: Deed<'_>,
+        details: &Value,
+    ) {
+        let event = key_event(who, request, deed, details);
+        let written = self.store.insert_audit_events(std::slice::from_ref(&event));
+        if let Err(error) = written.await {
+            tracing::warn!(%error, "writing an audit event failed; it is queued");
+            self.push(event);
+        }
     }
 
     /// Something that the server did by itself.
@@ -131,12 +141,40 @@ impl AuditLog {
     }
 }
 
+fn key_event(
+    who: &Principal,
+    request: &RequestContext,
+    deed: Deed<'_>,
+    details: &Value,
+) -> AuditEvent {
+    AuditEvent {
+        id: new_id(IdKind::AuditEvent),
+        org_id: who.org_id.clone(),
+        project_id: deed.project_id.map(str::to_owned),
+        at: micros(Timestamp::now()),
+        actor_kind: "api_key".to_owned(),
+        actor_id: who.key_id.to_string(),
+        action: deed.action.to_owned(),
+        resource_kind: deed.resource_kind.to_owned(),
+        resource_id: deed.resource_id.to_owned(),
+        outcome: deed.outcome.to_owned(),
+        request_id: Some(request.id.to_string()),
+        details: details.to_string(),
+    }
+}
+
 async fn write(store: Arc<Store>, mut events: mpsc::Receiver<AuditEvent>, metrics: Arc<Metrics>) {
     let mut batch = Vec::with_capacity(BATCH_EVENTS_MAX);
     while events.recv_many(&mut batch, BATCH_EVENTS_MAX).await > 0 {
-        if let Err(error) = store.insert_audit_events(&batch).await {
+        while let Err(error) = store.insert_audit_events(&batch).await {
+            // A store that is away is waited for; meanwhile the queue fills. Not at shutdown.
+            if error.is_transient() && !events.is_closed() {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                continue;
+            }
             metrics.audit_dropped.inc_by(batch.len() as u64);
             tracing::error!(%error, events = batch.len(), "writing audit events failed");
+            break;
         }
         batch.clear();
     }

@@ -133,6 +133,7 @@ impl Creation {
         let ready_at = Timestamp::now();
         let note = RuntimeNote {
             template: template.digest.clone(),
+            languages: template.languages.clone(),
         };
         store::Sandbox {
             id: format!("{}_{key}", IdKind::Sandbox.prefix()),

@@ -83,6 +83,19 @@ impl ApiError {
         }
     }
 
+    /// The same failure after the work had begun: the request must not be repeated by itself.
+    #[must_use]
+    pub(crate) fn uncertain(self) -> Self {
+        let message = format!(
+            "the request was interrupted ({}); whether it took effect is unknown",
+            self.message
+        );
+        Self {
+            cause: self.cause,
+            ..Self::new(ErrorCode::RequestInterrupted, message)
+        }
+    }
+
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
@@ -118,6 +131,10 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { what } => Self::not_found(what),
+            StoreError::Full { .. } => Self::unavailable(
+                "the storage of the server is full; nothing was changed",
+                format_args!("store: {error}"),
+            ),
             error if error.is_transient() => {
                 Self::unavailable("the store is busy", format_args!("store: {error}"))
             }
@@ -137,6 +154,13 @@ impl From<HostError> for ApiError {
             HostError::Spawner(_) | HostError::Connect(_) | HostError::Hello(_) => {
                 Self::unavailable("the machine could not provide a sandbox", error)
             }
+            HostError::CallTimeout(_) => {
+                Self::unavailable("the sandbox did not answer in time", error)
+            }
+            HostError::LinkLost => Self::unavailable(
+                "the connection to the sandbox was lost; whether the call took effect is unknown",
+                error,
+            ),
             HostError::ContextUnknown => Self::not_found("code context"),
             HostError::ContextBusy => Self::new(
                 ErrorCode::RateLimited,

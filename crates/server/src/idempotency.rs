@@ -14,8 +14,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use crownest_api::{ErrorBody, ErrorCode, ErrorEnvelope, Timestamp, limits};
-use crownest_store::{Begun, IDEMPOTENT_BODY_BYTES_MAX, RequestHash, ScopeKey, StoredResponse};
+use crownest_store::{
+    Begun, IDEMPOTENT_BODY_BYTES_MAX, RequestHash, ScopeKey, StoreError, StoredResponse,
+};
 use serde::Serialize;
+use std::sync::Arc;
 
 const JSON: &str = "application/json";
 /// A client that finds its first request still running may ask again after this.
@@ -74,6 +77,26 @@ pub(crate) enum AfterRestart {
     Repeat,
     /// Do not run a client's code a second time: say that nobody knows.
     Refuse,
+}
+
+impl IdempotencyKey {
+    /// Of work that has begun: with a key, a failure must not free it to be done a second time.
+    pub(crate) fn begun<T>(has_key: bool, outcome: ApiResult<T>) -> ApiResult<T> {
+        let uncertain = |error: &ApiError| {
+            matches!(
+                error.code,
+                ErrorCode::Unavailable | ErrorCode::InternalError
+            )
+        };
+        match outcome {
+            Err(error) if has_key && uncertain(&error) => Err(error.uncertain()),
+            other => other,
+        }
+    }
+
+    pub(crate) fn is_some(&self) -> bool {
+        self.key.is_some()
+    }
 }
 
 /// A success, ready to be sent and stored.
@@ -201,14 +224,21 @@ impl App {
             Reserved::Unkeyed => Ok(work.await?.into_response()),
             Reserved::Replay(stored) => replay(stored),
             Reserved::Ours(reservation) => {
-                let outcome = self
+                let (outcome, settled) = self
                     .finish_anyway(async move {
                         let outcome = work.await;
-                        reservation.settle(&outcome).await;
-                        outcome
+                        // Boxed: it would be a part of every keyed route's future.
+                        let settled = Box::pin(reservation.settle(&outcome)).await;
+                        (outcome, settled)
                     })
                     .await;
-                Ok(outcome?.into_response())
+                let mut response = outcome?.into_response();
+                if !settled {
+                    // It was done, and done again it may be if the server is killed just now.
+                    let headers = response.headers_mut();
+                    headers.insert("idempotent-stored", HeaderValue::from_static("false"));
+                }
+                Ok(response)
             }
         }
     }
@@ -251,9 +281,9 @@ pub(crate) fn replay(stored: StoredResponse) -> ApiResult<Response> {
 }
 
 impl Reservation {
-    /// Stores the outcome, or frees the key when the outcome may be another one next time.
-    /// Failing to is logged, not reported: the client's request has been carried out.
-    pub(crate) async fn settle(self, outcome: &ApiResult<Answer>) {
+    /// Stores the outcome, or frees the key when the outcome may be another one next time. A store
+    /// that cannot take it gets it later, and the key is in flight until then; false says so.
+    pub(crate) async fn settle(self, outcome: &ApiResult<Answer>) -> bool {
         let stored = match outcome {
             Ok(answer) => Some(StoredResponse {
                 status: answer.status.as_u16(),
@@ -271,26 +301,37 @@ impl Reservation {
             }),
             Err(_) => None,
         };
-        let result = match stored.filter(|stored| stored.body.len() <= IDEMPOTENT_BODY_BYTES_MAX) {
-            Some(stored) => {
-                self.app
-                    .store
-                    .finish_idempotent(&self.scope, &self.app.owner, &stored)
-                    .await
-            }
-            None => {
-                self.app
-                    .store
-                    .abandon_idempotent(&self.scope, &self.app.owner)
-                    .await
-            }
+        let stored = stored.filter(|stored| stored.body.len() <= IDEMPOTENT_BODY_BYTES_MAX);
+        let Self { app, scope } = self;
+        let Err(error) = settle_now(&app, &scope, stored.as_ref()).await else {
+            return true;
         };
-        match result {
-            Ok(true) => {}
-            Ok(false) => tracing::warn!("an idempotency key was no longer ours to settle"),
-            Err(error) => tracing::error!(%error, "settling an idempotency key failed"),
-        }
+        tracing::warn!(%error, "an idempotency key could not be settled yet");
+        let stored = Arc::new(stored);
+        app.persist("an idempotent answer", move |app| {
+            let stored = Arc::clone(&stored);
+            async move { settle_now(&app, &scope, stored.as_ref().as_ref()).await }
+        });
+        false
     }
+}
+
+async fn settle_now(
+    app: &App,
+    scope: &ScopeKey,
+    stored: Option<&StoredResponse>,
+) -> Result<(), StoreError> {
+    let ours = match stored {
+        Some(stored) => {
+            let finished = app.store.finish_idempotent(scope, &app.owner, stored);
+            finished.await?
+        }
+        None => app.store.abandon_idempotent(scope, &app.owner).await?,
+    };
+    if !ours {
+        tracing::warn!("an idempotency key was no longer ours to settle");
+    }
+    Ok(())
 }
 
 /// Whether the same request would get the same refusal again.

@@ -32,6 +32,7 @@ mod lifecycle;
 mod metrics;
 mod node;
 mod outputs;
+mod persist;
 mod recovery;
 mod request;
 mod routes;

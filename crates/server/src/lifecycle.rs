@@ -81,7 +81,8 @@ impl App {
         self.note_usage(&live.row(), "sandbox_creates", 1);
         let deed = deed("sandbox.create", &live, "ok");
         self.audit
-            .by_key(who, request, deed, &json!({ "template": template.slug }));
+            .by_key_now(who, request, deed, &json!({ "template": template.slug }))
+            .await;
         Ok(live.wire())
     }
 
@@ -189,11 +190,20 @@ impl App {
             row.destroyed_reason = Some(reason.as_str().to_owned());
             row.destroyed_at = Some(micros(now));
         }
-        self.record_end(&live.id, status, reason, now).await;
-        self.sandboxes.remove(&live.id);
-        self.metrics
-            .sandboxes_live
-            .set(i64::try_from(self.sandboxes.len()).unwrap_or(i64::MAX));
+        if self.record_end(&live.id, status, reason, now).await {
+            self.forget(live);
+        } else {
+            // Until its tombstone is written it is known from here.
+            let live = Arc::clone(live);
+            self.persist("a tombstone", move |app| {
+                let live = Arc::clone(&live);
+                async move {
+                    app.write_end(&live.id, status, reason, now).await?;
+                    app.forget(&live);
+                    Ok(())
+                }
+            });
+        }
         {
             let row = live.row();
             self.note_usage(&row, COMPUTE_METRIC, lifetime_ms(&row, now));
@@ -211,31 +221,53 @@ impl App {
         }
     }
 
-    /// Writes the tombstone.
+    /// The store has its tombstone: from here on it is answered from there.
+    fn forget(&self, live: &LiveSandbox) {
+        live.recorded.store(true, Ordering::Relaxed);
+        self.sandboxes.remove(&live.id);
+        self.metrics
+            .sandboxes_live
+            .set(i64::try_from(self.sandboxes.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Writes the tombstone. False when the store could not take it.
     pub(crate) async fn record_end(
         &self,
         id: &str,
         status: SandboxStatus,
         reason: DestroyedReason,
         at: Timestamp,
-    ) {
-        let ending = store::Ending {
-            status: stored(status),
-            reason: reason.as_str(),
-            at: micros(at),
-        };
-        if let Err(error) = self.store.end_sandbox(id, ending).await {
-            tracing::error!(%error, sandbox = id, "writing a tombstone failed; the next start does it");
-        }
-        if let Err(error) = self.store.delete_contexts_of_sandbox(id).await {
-            tracing::warn!(%error, sandbox = id, "removing the contexts of a sandbox failed");
-        }
+    ) -> bool {
         self.metrics
             .sandboxes_ended
             .get_or_create(&metrics::Reason {
                 reason: reason.as_str(),
             })
             .inc();
+        let written = self.write_end(id, status, reason, at).await;
+        if let Err(error) = &written {
+            tracing::error!(%error, sandbox = id, "writing a tombstone failed");
+        }
+        written.is_ok()
+    }
+
+    async fn write_end(
+        &self,
+        id: &str,
+        status: SandboxStatus,
+        reason: DestroyedReason,
+        at: Timestamp,
+    ) -> Result<(), store::StoreError> {
+        let ending = store::Ending {
+            status: stored(status),
+            reason: reason.as_str(),
+            at: micros(at),
+        };
+        self.store.end_sandbox(id, ending).await?;
+        if let Err(error) = self.store.delete_contexts_of_sandbox(id).await {
+            tracing::warn!(%error, sandbox = id, "removing the contexts of a sandbox failed");
+        }
+        Ok(())
     }
 
     /// Writes a usage event beside the request.
@@ -251,10 +283,23 @@ impl App {
         };
         let app = self.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = app.store.insert_usage_events(&[event]).await {
-                tracing::error!(%error, metric, "writing a usage event failed");
+            let events = [event];
+            if let Err(error) = app.store.insert_usage_events(&events).await {
+                tracing::warn!(%error, metric, "writing a usage event failed");
+                app.persist("a usage event", move |app| {
+                    let events = events.clone();
+                    async move { written(app.store.insert_usage_events(&events).await) }
+                });
             }
         });
+    }
+}
+
+/// An event that is there already was written by an earlier try.
+fn written(outcome: Result<(), store::StoreError>) -> Result<(), store::StoreError> {
+    match outcome {
+        Err(store::StoreError::Conflict { .. }) => Ok(()),
+        other => other,
     }
 }
 

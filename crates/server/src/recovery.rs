@@ -15,6 +15,9 @@ use std::sync::Arc;
 pub(crate) struct RuntimeNote {
     /// Digest of the template's root.
     pub(crate) template: String,
+    /// What it has interpreters for: the template may be removed while its sandboxes live.
+    #[serde(default)]
+    pub(crate) languages: Vec<String>,
 }
 
 impl App {
@@ -61,10 +64,10 @@ impl App {
     /// Takes a sandbox of the server before into use; if its time is over, its task ends it.
     async fn readopt(&self, row: store::Sandbox, host: Arc<host::Sandbox>) -> ApiResult<()> {
         let slot = self.sandboxes.slot(&row.org_id, None)?;
-        let languages = self
-            .templates
-            .by_digest(&host.template().digest)
-            .map_or_else(Vec::new, |template| template.languages);
+        let languages = match self.templates.by_digest(&host.template().digest) {
+            Some(template) => template.languages,
+            None => note(&row).map_or_else(Vec::new, |note| note.languages),
+        };
         let live = Arc::new(LiveSandbox::new(row, host, languages, slot));
         self.restore_contexts(&live).await?;
         self.adopt(&live);
@@ -76,8 +79,12 @@ fn known_key(row: &store::Sandbox) -> Option<SandboxKey> {
     SandboxKey::new(IdKind::Sandbox.suffix(&row.id)?)
 }
 
+fn note(row: &store::Sandbox) -> Option<RuntimeNote> {
+    serde_json::from_str(row.runtime.as_deref()?).ok()
+}
+
 fn known(row: &store::Sandbox) -> Option<KnownSandbox> {
-    let note: RuntimeNote = serde_json::from_str(row.runtime.as_deref()?).ok()?;
+    let note = note(row)?;
     let template = TemplateRef {
         slug: row.template_slug.clone(),
         digest: note.template,

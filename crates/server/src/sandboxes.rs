@@ -36,6 +36,8 @@ pub(crate) struct LiveSandbox {
     pub(crate) ending: AtomicBool,
     /// Set when it has been ended.
     pub(crate) ended: OnceCell<()>,
+    /// Set when the store knows that.
+    pub(crate) recorded: AtomicBool,
     /// Its place in the quota of its organization.
     _slot: OrgSlot,
 }
@@ -59,6 +61,7 @@ impl LiveSandbox {
             active: AtomicU32::new(0),
             ending: AtomicBool::new(false),
             ended: OnceCell::new(),
+            recorded: AtomicBool::new(false),
             _slot: slot,
         }
     }

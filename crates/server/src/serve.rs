@@ -7,7 +7,10 @@ use axum::serve::ListenerExt;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// How long requests and background work may take to finish when the server stops.
+/// How long runs and commands may take to finish when the server stops; then their clients are
+/// told, and the next server finds their sandboxes.
+const RUNS_GRACE: Duration = Duration::from_secs(1);
+/// How long answers and background work may take after that.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// Why the server could not run.
@@ -58,6 +61,9 @@ pub async fn run(
     let serving = axum::serve(listener, routes::router(app.clone())).with_graceful_shutdown(stop);
     let grace_over = async {
         stopping.cancelled().await;
+        tokio::time::sleep(RUNS_GRACE).await;
+        // Ends every run that is still waited for; its client hears why and lets go.
+        app.host.shutdown().await;
         tokio::time::sleep(SHUTDOWN_GRACE).await;
     };
     let served = tokio::select! {

@@ -41,7 +41,13 @@ pub enum StoreError {
     /// Waited for the database as long as the options say. Worth trying again.
     #[error("{what}: the database is busy")]
     Busy { what: &'static str },
-    /// The database cannot be reached or cannot write (disk full, server down, read-only).
+    /// There is no room for what was to be written; nothing was.
+    #[error("{what}: the disk of the database is full")]
+    Full {
+        what: &'static str,
+        source: sqlx::Error,
+    },
+    /// The database cannot be reached or cannot write (server down, read-only).
     #[error("{what}: the database is unavailable")]
     Unavailable {
         what: &'static str,
@@ -64,7 +70,10 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed a moment later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Unavailable { .. })
+        matches!(
+            self,
+            Self::Busy { .. } | Self::Full { .. } | Self::Unavailable { .. }
+        )
     }
 
     /// Sorts what a statement about `what` failed with.
@@ -76,6 +85,7 @@ impl StoreError {
                 ErrorKind::NotNullViolation | ErrorKind::CheckViolation => Self::Invalid { what },
                 _ => match Trouble::of(database.as_ref()) {
                     Trouble::Busy => Self::Busy { what },
+                    Trouble::Full => Self::Full { what, source },
                     Trouble::Unavailable => Self::Unavailable { what, source },
                     Trouble::Value => Self::Invalid { what },
                     Trouble::Other => Self::Statement { what, source },
@@ -94,8 +104,12 @@ impl StoreError {
     }
 }
 
+/// SQLite: the shared index of the log could not grow.
+const IOERR_SHMSIZE: &str = "4874";
+
 enum Trouble {
     Busy,
+    Full,
     Unavailable,
     Value,
     Other,
@@ -113,15 +127,19 @@ impl Trouble {
             .is_some()
         {
             return match code.parse::<i32>().map(|code| code & 0xff) {
-                Ok(5 | 6) => Self::Busy,                   // BUSY, LOCKED
-                Ok(8 | 10 | 13 | 14) => Self::Unavailable, // READONLY, IOERR, FULL, CANTOPEN
+                Ok(5 | 6) => Self::Busy, // BUSY, LOCKED
+                Ok(13) => Self::Full,
+                // IOERR of growing the shared index of the log: there is no other reason.
+                Ok(10) if code.as_ref() == IOERR_SHMSIZE => Self::Full,
+                Ok(8 | 10 | 14) => Self::Unavailable, // READONLY, IOERR, CANTOPEN
                 _ => Self::Other,
             };
         }
         match code.as_ref() {
             "40001" | "40P01" | "55P03" | "53300" => Self::Busy,
             "22021" | "22P05" => Self::Value, // a NUL character in a text
-            "25006" => Self::Unavailable,     // read-only: a standby
+            "53100" => Self::Full,
+            "25006" => Self::Unavailable, // read-only: a standby
             other => match other.get(..2) {
                 Some("08" | "53" | "57" | "58") => Self::Unavailable,
                 _ => Self::Other,

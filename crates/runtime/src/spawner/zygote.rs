@@ -32,6 +32,9 @@ const FORKS_WAITING_MAX: usize = 256;
 const WARM_MS_MAX: u64 = 60_000;
 /// A template whose zygote failed is not tried again before.
 const FAILED_PAUSE_MS: u64 = 1_000;
+/// A zygote that was warm and older than this did not fail: it was killed, and a successor may be
+/// started at once.
+const PROVEN_MS: u64 = 2_000;
 /// The operation number of a fork request.
 const OP_FORK: u32 = 1;
 /// Control groups that a fork enters at most.
@@ -216,7 +219,9 @@ impl Zygotes {
                 zygote.refuse_all(clients);
                 if !zygote.retired {
                     tracing::error!(template = %zygote.template.to_hex(), "a zygote ended");
-                    self.failures.push((zygote.template, Instant::now()));
+                    if !zygote.proven() {
+                        self.failures.push((zygote.template, Instant::now()));
+                    }
                 }
             }
         }
@@ -304,6 +309,10 @@ impl Zygote {
             sent: VecDeque::new(),
             held: VecDeque::new(),
         }
+    }
+
+    fn proven(&self) -> bool {
+        self.warm && self.started.elapsed() >= Duration::from_millis(PROVEN_MS)
     }
 
     fn send_held(&mut self) {

@@ -133,9 +133,16 @@ impl Inner {
     pub(super) fn publish(&self, sandbox: &Arc<Sandbox>) {
         let mut sandboxes = self.sandboxes();
         // It may have died in between: then its supervisor has been here already.
-        if !sandbox.is_closed() {
-            sandboxes.insert(sandbox.key.clone(), Arc::clone(sandbox));
+        if sandbox.is_closed() {
+            return;
         }
+        if self.stopping.is_cancelled() {
+            // Made while the server stops: it lives on for the next one, which finds its row.
+            drop(sandboxes);
+            sandbox.close(ClosedReason::ServerStopped);
+            return;
+        }
+        sandboxes.insert(sandbox.key.clone(), Arc::clone(sandbox));
     }
 
     /// A fresh pooled sandbox; discards what it finds stale on the way.

@@ -145,8 +145,8 @@ impl Host {
         Ok(())
     }
 
-    /// After a restart: takes up the sandboxes that the store knows and kills those that nobody
-    /// does.
+    /// After a restart: takes up the sandboxes that the store knows, and has those killed that
+    /// nobody does, in the background.
     ///
     /// # Errors
     /// When the spawner cannot be asked.
@@ -171,7 +171,7 @@ impl Host {
                 Ok(()) => recovered.alive.push(sandbox.key.clone()),
                 Err(error) => {
                     tracing::warn!(sandbox = %sandbox.key, %error, "not found again");
-                    inner.destroy_now(&sandbox.key).await;
+                    self.destroy_later(&sandbox.key);
                     recovered.gone.push(sandbox.key.clone());
                 }
             }
@@ -180,11 +180,19 @@ impl Host {
         for key in listed.iter().filter(|key| !known.contains(key)) {
             let ours = inner.owned().contains(key);
             if !ours {
-                inner.destroy_now(key).await;
+                self.destroy_later(key);
                 recovered.killed_unknown += 1;
             }
         }
         Ok(recovered)
+    }
+
+    /// Nobody who starts a server waits for what others left behind.
+    fn destroy_later(&self, key: &SandboxKey) {
+        let (inner, key) = (Arc::clone(&self.inner), key.clone());
+        self.inner
+            .tasks
+            .spawn(async move { inner.destroy_now(&key).await });
     }
 
     /// Stops. Sandboxes live on and are found again by [`Host::recover`]; pooled ones, which no

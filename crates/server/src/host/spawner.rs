@@ -63,6 +63,8 @@ impl From<ClientError> for SpawnerError {
             ClientError::Timeout | ClientError::Answer => Self::Refused(error.to_string()),
             ClientError::Refused(refusal) => match refusal.step {
                 Step::SandboxUnknown => Self::Unknown,
+                // The next try finds its successor, or starts it.
+                Step::ZygoteGone => Self::Disconnected(refusal.to_string()),
                 Step::SandboxesFull | Step::ZygoteBusy => Self::Full(refusal.to_string()),
                 _ => Self::Refused(refusal.to_string()),
             },

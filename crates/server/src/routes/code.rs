@@ -162,10 +162,12 @@ pub(super) async fn run(
         Arc::clone(&caller.principal),
         caller.request.clone(),
     );
+    let keyed = key.is_some();
     let work = async move {
         let live = worker.live_sandbox(&who, &id).await?;
         let started = worker.begin_run(&live, run).await?;
-        let (result, share) = worker.finish_run(&who, &request, started, None).await?;
+        let finished = worker.finish_run(&who, &request, started, None).await;
+        let (result, share) = IdempotencyKey::begun(keyed, finished)?;
         runs::answer(result, share)
     };
     app.idempotent(&key, &caller, &body.raw, AfterRestart::Refuse, work)
@@ -261,7 +263,7 @@ impl Streamed {
             .app
             .finish_run(&self.who, &self.request, started, Some(&self.sink))
             .await;
-        match outcome {
+        match IdempotencyKey::begun(self.reservation.is_some(), outcome) {
             Ok((result, share)) => {
                 // Serialized before anything is stored, stored before it is sent.
                 let complete = runs::complete_frame(&result).map(|frame| share.hold(frame));
@@ -275,7 +277,8 @@ impl Streamed {
                 }
             }
             Err(error) => {
-                if error.code != ErrorCode::Unavailable {
+                let stopping = [ErrorCode::Unavailable, ErrorCode::RequestInterrupted];
+                if !stopping.contains(&error.code) {
                     tracing::error!(%error, request = &*self.request.id, "a stream broke off");
                 }
                 // A stream that just ended would look like a run that had nothing to say.

@@ -83,9 +83,11 @@ async fn blocking(
         Arc::clone(&caller.principal),
         caller.request.clone(),
     );
+    let keyed = key.is_some();
     let work = async move {
         let live = worker.live_sandbox(&who, &id).await?;
-        let command = worker.run_command(&who, &request, &live, command).await?;
+        let done = worker.run_command(&who, &request, &live, command).await;
+        let command = IdempotencyKey::begun(keyed, done)?;
         Answer::json(StatusCode::OK, &CommandAnswer { command })
     };
     app.idempotent(key, caller, &body.raw, AfterRestart::Refuse, work)

@@ -16,10 +16,11 @@ use crownest_api::page::{Page, PageQuery};
 use crownest_api::sandbox::{
     CreateSandbox, DestroyedReason, ExtendSandbox, Sandbox, SandboxAnswer, SandboxStatus,
 };
-use crownest_api::{Scope, limits};
+use crownest_api::{ErrorCode, Scope, limits};
 use crownest_store::SandboxFilter;
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Makes a sandbox. It can be used when this answers.
 #[utoipa::path(
@@ -150,13 +151,18 @@ pub(super) async fn delete(
             app.finish_anyway(async move {
                 let (status, reason) = (SandboxStatus::Destroyed, DestroyedReason::UserKilled);
                 worker.end(&live, status, reason).await;
+                if !live.recorded.load(Ordering::Relaxed) {
+                    let message = "the sandbox has ended, which could not be recorded yet";
+                    return Err(ApiError::new(ErrorCode::Unavailable, message).retry_after(1_000));
+                }
                 let deed = deed("sandbox.kill", &live, "ok");
                 worker
                     .audit
-                    .by_key(&caller, &caller.request, deed, &json!({}));
-                live.wire()
+                    .by_key_now(&caller, &caller.request, deed, &json!({}))
+                    .await;
+                Ok(live.wire())
             })
-            .await
+            .await?
         }
     };
     Ok(Json(SandboxAnswer { sandbox }))

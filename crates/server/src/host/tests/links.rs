@@ -342,7 +342,10 @@ async fn a_restart_finds_what_is_alive_and_kills_what_nobody_knows() {
     assert_eq!(recovered.alive, [sandbox.key().clone()]);
     assert_eq!(recovered.gone, [gone]);
     assert_eq!(recovered.killed_unknown, 1);
-    assert_eq!(*spawner.destroyed.lock().unwrap(), [unknown.key().clone()]);
+    until("the end of the unknown one", || {
+        *spawner.destroyed.lock().unwrap() == [unknown.key().clone()]
+    })
+    .await;
 
     let again = second.get(sandbox.key()).unwrap();
     assert!(again.has_context("a"));
