@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 import httpx
-from machine import Census, Client, Machine, settle, wait_for
+from machine import WAIT_SECONDS_MAX, Census, Client, Machine, settle, wait_for
 from server import Server
 
 CYCLES = 500
@@ -91,7 +91,7 @@ def test_creations_that_are_not_waited_for_leave_nothing(start: Callable[..., Se
             client.request("DELETE", f"/v1/sandboxes/{sandbox['id']}")
         return not page and not machine.groups()
 
-    wait_for("all to be listed and destroyed", destroy_all)
+    wait_for("all to be listed and destroyed", destroy_all, WAIT_SECONDS_MAX * machine.slowness())
     settle(machine, before)
 
 

@@ -213,8 +213,15 @@ mod tests {
         // A server that is gone gives its number back, but not while its sandboxes live.
         held.remove(3);
         let full = claim("late", &|n| n == 3).unwrap_err().to_string();
-        assert!(full.contains("3: /data/s3 (stopped, its sandboxes live on)"), "{full}");
-        assert_eq!(claim("s3", &|n| n == 3).unwrap().0, 3, "its own data directory finds it");
+        assert!(
+            full.contains("3: /data/s3 (stopped, its sandboxes live on)"),
+            "{full}"
+        );
+        assert_eq!(
+            claim("s3", &|n| n == 3).unwrap().0,
+            3,
+            "its own data directory finds it"
+        );
         assert_eq!(claim("late", &nobody).unwrap().0, 3);
     }
 }
