@@ -220,14 +220,18 @@ impl App {
     where
         F: Future<Output = ApiResult<Answer>> + Send + 'static,
     {
-        match self.reserve(key, who, body, after_restart).await? {
+        // Boxed, as what follows: all of it would be a part of every route's future, twice over.
+        let work = Box::pin(work);
+        if !key.is_some() {
+            return Ok(work.await?.into_response());
+        }
+        match Box::pin(self.reserve(key, who, body, after_restart)).await? {
             Reserved::Unkeyed => Ok(work.await?.into_response()),
             Reserved::Replay(stored) => replay(stored),
             Reserved::Ours(reservation) => {
                 let (outcome, settled) = self
                     .finish_anyway(async move {
                         let outcome = work.await;
-                        // Boxed: it would be a part of every keyed route's future.
                         let settled = Box::pin(reservation.settle(&outcome)).await;
                         (outcome, settled)
                     })
