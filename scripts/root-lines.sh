@@ -50,7 +50,7 @@ total=$((spawner + calls + plans + groups + filter + entry))
 zygote=$(python_lines kernels/python/zygote.py $kernel/privileges.py $kernel/warmup.py)
 # shellcheck disable=SC2046
 rest=$(python_lines $(find $kernel -name '*.py' ! -name privileges.py ! -name warmup.py))
-supervisor=$(rust crates/cli/src/supervisor.rs)
+supervisor=$(rust crates/cli/src/supervisor.rs crates/cli/src/prepare.rs)
 
 thousands() {
     printf '%s' "$1" | sed -e ':a' -e 's/\([0-9]\)\([0-9]\{3\}\)\($\|,\)/\1,\2\3/;ta'
@@ -66,7 +66,7 @@ rows() {
     echo "| **spawner** | **$(thousands "$total")** |"
     echo "| \`kernels/python/zygote.py\`, \`privileges.py\`, \`warmup.py\` | $(thousands "$zygote") |"
     echo "| the rest of \`crownest_kernel\`, loaded before a zygote's first fork | $(thousands "$rest") |"
-    echo "| supervisor: \`cli/src/supervisor.rs\` | $(thousands "$supervisor") |"
+    echo "| supervisor: \`cli/src/supervisor.rs\`, \`prepare.rs\` | $(thousands "$supervisor") |"
 }
 
 case "${1:-}" in
