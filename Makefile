@@ -14,7 +14,7 @@ export CARGO_TERM_COLOR ?= auto
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET_DIR)/release/crownest
 
-.PHONY: help build demo serve test bench soak lint install-deps clean
+.PHONY: help build demo serve test bench soak fuzz lint install-deps clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -47,6 +47,11 @@ SOAK_MINUTES ?= 60
 soak: build ## Mixed load with random kills for an hour; ends as it began, or fails.
 	@scripts/as-root.sh env CROWNEST_BIN="$(abspath $(RELEASE))" \
 		.venv/bin/python tests/soak/soak.py --minutes $(SOAK_MINUTES) $(SOAK)
+
+# make fuzz FUZZ_SECONDS=3600
+FUZZ_SECONDS ?= 60
+fuzz: install-deps ## Feed hostile bytes to every parser, a minute each; fuzz/README.md.
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 lint: install-deps ## Format, clippy, licences and advisories, scripts.
 	@scripts/lint.sh

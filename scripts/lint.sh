@@ -50,6 +50,12 @@ scripts_parse() {
 
 check "format" "$CARGO" fmt --all --check
 check "clippy" "$CARGO" clippy --workspace --all-targets --locked -- -D warnings
+# A workspace of its own, with what no other build needs. Same target directory: its dependencies
+# are the ones that were just checked.
+target=$(mkdir -p "${CARGO_TARGET_DIR:-target}" && cd "${CARGO_TARGET_DIR:-target}" && pwd)
+check "format of fuzz" "$CARGO" fmt --manifest-path fuzz/Cargo.toml --check
+check "clippy of fuzz" env CARGO_TARGET_DIR="$target" \
+  "$CARGO" clippy --manifest-path fuzz/Cargo.toml --all-targets --locked -- -D warnings
 check "dependencies" deny
 check "shell scripts" scripts_parse
 check "lines that run as root" scripts/root-lines.sh --check

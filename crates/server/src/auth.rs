@@ -107,7 +107,7 @@ impl<const SCOPE: u8> FromRequestParts<App> for Caller<SCOPE> {
 }
 
 /// The token of a request.
-fn token(headers: &HeaderMap) -> ApiResult<&str> {
+pub(crate) fn token(headers: &HeaderMap) -> ApiResult<&str> {
     let malformed = || ApiError::new(ErrorCode::InvalidApiKey, "the API key is malformed");
     let token = if let Some(value) = headers.get(header::AUTHORIZATION) {
         let value = value.to_str().map_err(|_| malformed())?;

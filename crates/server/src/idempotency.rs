@@ -10,7 +10,7 @@ use crate::error::{ApiError, ApiResult};
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use crownest_api::{ErrorBody, ErrorCode, ErrorEnvelope, Timestamp, limits};
@@ -40,7 +40,7 @@ impl FromRequestParts<App> for IdempotencyKey {
     async fn from_request_parts(parts: &mut Parts, _app: &App) -> ApiResult<Self> {
         let route = parts.extensions.get::<axum::extract::MatchedPath>();
         Ok(Self {
-            key: key(parts)?,
+            key: key(&parts.headers)?,
             method: parts.method.to_string(),
             route: route.map_or_else(
                 || parts.uri.path().to_owned(),
@@ -54,8 +54,8 @@ impl FromRequestParts<App> for IdempotencyKey {
     }
 }
 
-fn key(parts: &Parts) -> ApiResult<Option<String>> {
-    let Some(value) = parts.headers.get("idempotency-key") else {
+pub(crate) fn key(headers: &HeaderMap) -> ApiResult<Option<String>> {
+    let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
     };
     let key = value

@@ -44,6 +44,10 @@ mod sse;
 mod templates;
 mod unread;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use app::App;
 pub use bootstrap::{FreshCredentials, NewKey, bootstrap, create_key};
 pub use config::Config;

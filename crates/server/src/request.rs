@@ -187,7 +187,7 @@ fn origin(app: &App, headers: &HeaderMap) -> Option<String> {
 }
 
 /// The client's own id when it is harmless, else a new one.
-fn request_id(headers: &HeaderMap) -> String {
+pub(crate) fn request_id(headers: &HeaderMap) -> String {
     let given = headers
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok());

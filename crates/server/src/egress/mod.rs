@@ -9,6 +9,8 @@
 
 mod address;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod metered;
 mod policy;
 mod proxy;

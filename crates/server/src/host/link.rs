@@ -348,10 +348,15 @@ impl Inbox {
                 "too many file descriptors",
             ));
         }
-        self.decoder.push(&buffer[..got.bytes]);
-        self.held_bytes += got.bytes;
-        self.largest_bytes = self.largest_bytes.max(self.held_bytes);
+        self.push(&buffer[..got.bytes]);
         Ok(got.bytes)
+    }
+
+    /// Takes bytes as they came.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.decoder.push(bytes);
+        self.held_bytes += bytes.len();
+        self.largest_bytes = self.largest_bytes.max(self.held_bytes);
     }
 
     /// The next complete frame.

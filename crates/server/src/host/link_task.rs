@@ -56,7 +56,7 @@ pub(super) async fn connect(path: &Path) -> Result<(Link, Inbox, Hello), HostErr
     Ok((link, inbox, hello))
 }
 
-fn parse_hello(frame: &Frame, inbox: &mut Inbox) -> Result<Hello, HostError> {
+pub(super) fn parse_hello(frame: &Frame, inbox: &mut Inbox) -> Result<Hello, HostError> {
     let event: Event =
         serde_json::from_slice(&frame.head).map_err(|e| HostError::Hello(e.to_string()))?;
     let mut fds = inbox
@@ -91,7 +91,7 @@ fn parse_hello(frame: &Frame, inbox: &mut Inbox) -> Result<Hello, HostError> {
 
 /// Why the link task stops reading a connection.
 #[derive(Debug)]
-enum Lost {
+pub(super) enum Lost {
     /// The connection is over; init may still be there.
     Connection(String),
     /// Init broke the protocol.
@@ -184,7 +184,7 @@ async fn read_connection(sandbox: &Sandbox, link: &Link, inbox: &mut Inbox) -> L
     }
 }
 
-fn hand_over(sandbox: &Sandbox, link: &Link, inbox: &mut Inbox) -> Result<(), Lost> {
+pub(super) fn hand_over(sandbox: &Sandbox, link: &Link, inbox: &mut Inbox) -> Result<(), Lost> {
     while let Some(frame) = inbox.next_frame()? {
         let event: Event = serde_json::from_slice(&frame.head)
             .map_err(|e| Lost::Protocol(format!("event: {e}")))?;

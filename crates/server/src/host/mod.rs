@@ -13,6 +13,8 @@ mod context;
 mod counters;
 mod error;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod kernel_event;
 mod link;
 mod link_task;

@@ -14,6 +14,11 @@ mod projects;
 mod sandboxes;
 mod usage;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use paging::request as page_request;
+#[cfg(feature = "fuzzing")]
+pub(crate) use sandboxes::list_query;
+
 use crate::app::App;
 use crate::request;
 use axum::Router;

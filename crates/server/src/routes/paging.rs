@@ -6,7 +6,7 @@ use crownest_api::page::{Page, PageQuery};
 use crownest_store as store;
 
 /// The page that a query asks for.
-pub(super) fn request(query: &PageQuery) -> ApiResult<store::PageRequest> {
+pub(crate) fn request(query: &PageQuery) -> ApiResult<store::PageRequest> {
     let limit = match query.limit {
         None => store::Limit::default(),
         Some(rows) => store::Limit::new(rows.into()).ok_or_else(|| {

@@ -81,7 +81,7 @@ pub(super) async fn list(
     })))
 }
 
-fn list_query(query: Vec<(String, String)>) -> ApiResult<(PageQuery, SandboxFilter)> {
+pub(crate) fn list_query(query: Vec<(String, String)>) -> ApiResult<(PageQuery, SandboxFilter)> {
     let (mut page, mut filter) = (PageQuery::default(), SandboxFilter::default());
     for (name, value) in query {
         match name.as_str() {

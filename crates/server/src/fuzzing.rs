@@ -1,0 +1,233 @@
+//! Opens private parsers to the fuzz targets of `fuzz/`: in no build but theirs, and no part of
+//! the crate's interface.
+//!
+//! Each function runs a parser the way the server runs it, on bytes of a client or of a sandbox,
+//! and panics when something does not hold that must hold whatever the bytes are.
+
+use crate::auth::{self, Principal};
+use crate::code::ContextCreation;
+use crate::commands::CheckedCommand;
+use crate::host::{RunDone, RunEvent, RunOutcome};
+use crate::outputs::OutputPolicy;
+use crate::run_result::{RunCollector, RunPlace, Step};
+use crate::runs::{CheckedRun, complete_frame};
+use crate::{ApiError, ApiResult, checks, extract, idempotency, request, routes, sse};
+use axum::extract::Query;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use bytes::Bytes;
+use crownest_api::code::{
+    ArtifactPolicy, CreateContext, RichOutputs, RunCode, RunCodeResult, RunStreamEvent,
+};
+use crownest_api::command::RunCommand;
+use crownest_api::file::{MakeDirectory, MoveFile, WriteFile};
+use crownest_api::project::CreateProject;
+use crownest_api::sandbox::{CreateSandbox, ExtendSandbox};
+use crownest_api::scope::ScopeSet;
+use crownest_api::{ErrorBody, limits, metadata};
+use serde::Serialize;
+use std::time::Duration;
+
+pub use crate::egress::fuzzing::{policy, proxied};
+pub use crate::host::fuzzing::{InitLink, event};
+
+/// Longest error body: what a client wrote comes back cut.
+const ERROR_BYTES_MAX: usize = 4 * 1024;
+
+/// One JSON body, parsed and checked as its route does it.
+pub fn body(route: u8, raw: &[u8]) {
+    let who = Principal {
+        key_id: "key_1".into(),
+        org_id: "org_1".into(),
+        user_id: "usr_1".into(),
+        scopes: ScopeSet::default(),
+        project_ids: None,
+    };
+    refused_well(match route % 9 {
+        0 => extract::parse_json::<CreateSandbox>(raw).and_then(|request| {
+            metadata::check(&request.metadata.unwrap_or_default())?;
+            checks::environment(&request.env.unwrap_or_default())
+        }),
+        1 => extract::parse_json::<RunCode>(raw)
+            .and_then(|request| CheckedRun::check(request, &who).map(drop)),
+        2 => extract::parse_json::<RunCommand>(raw)
+            .and_then(|request| CheckedCommand::check(request, &who).map(drop)),
+        3 => extract::parse_json::<CreateContext>(raw)
+            .and_then(|request| ContextCreation::check(request).map(drop)),
+        4 => extract::parse_json::<WriteFile>(raw).and_then(|request| path(&request.path)),
+        5 => extract::parse_json::<MakeDirectory>(raw).and_then(|request| path(&request.path)),
+        6 => extract::parse_json::<MoveFile>(raw)
+            .and_then(|request| path(&request.from).and(path(&request.to))),
+        7 => extract::parse_json::<CreateProject>(raw)
+            .and_then(|request| checks::name(&request.name)),
+        _ => extract::parse_json::<ExtendSandbox>(raw).map(drop),
+    });
+}
+
+/// A path that passes says nothing that init's reading of it contradicts.
+fn path(text: &str) -> ApiResult<()> {
+    let passed = checks::path("path", text)?;
+    assert!(passed.starts_with('/') && !passed.contains('\0'));
+    if let Ok(Some(cwd)) = checks::cwd(Some(text)) {
+        let plain = crownest_init::path::without_dots(cwd.as_ref());
+        assert!(crownest_init::path::inside(&plain), "{cwd:?}");
+    }
+    Ok(())
+}
+
+/// The query of a list.
+pub fn query(text: &[u8]) {
+    let Ok(uri) = Uri::try_from([b"/v1/sandboxes?", text].concat()) else {
+        return;
+    };
+    let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&uri) else {
+        return;
+    };
+    refused_well(routes::list_query(pairs).and_then(|(page, filter)| {
+        assert!(filter.metadata.len() <= limits::METADATA_KEYS_MAX);
+        routes::page_request(&page).map(drop)
+    }));
+}
+
+/// Headers that the server reads by itself.
+pub fn header(name: u8, value: &[u8]) {
+    let names = [
+        "authorization",
+        "x-api-key",
+        "idempotency-key",
+        "x-request-id",
+    ];
+    let name = names[usize::from(name) % names.len()];
+    let Ok(value) = HeaderValue::from_bytes(value) else {
+        return;
+    };
+    let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value)]);
+    refused_well(auth::token(&headers).map(|token| {
+        assert!(token.starts_with("cn_live_") && token.len() <= 512);
+        assert!(
+            token
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        );
+    }));
+    refused_well(idempotency::key(&headers).map(|key| {
+        let length = key.map_or(1, |key| key.len());
+        assert!((1..=limits::IDEMPOTENCY_KEY_BYTES_MAX).contains(&length));
+    }));
+    let id = request::request_id(&headers);
+    assert!((1..=128).contains(&id.len()) && HeaderValue::from_str(&id).is_ok());
+}
+
+/// A refusal is the client's fault, small, and the same again when it is replayed from the store.
+fn refused_well(result: ApiResult<()>) {
+    let Err(error) = result else { return };
+    assert!(error.status().is_client_error(), "{error:?}");
+    let body = serde_json::to_vec(&error.body(Some("req_1"))).expect("JSON");
+    assert!(body.len() <= ERROR_BYTES_MAX, "{} bytes", body.len());
+    let again: ErrorBody = serde_json::from_slice(&body).expect("what was written is read");
+    let ApiError {
+        code,
+        message,
+        details,
+        ..
+    } = error;
+    assert_eq!(
+        (again.code, again.message, again.details),
+        (code, message, details)
+    );
+}
+
+/// One thing that a run says.
+#[derive(Debug)]
+pub enum Said<'a> {
+    Stdout(&'a [u8]),
+    Stderr(&'a [u8]),
+    /// An event of the driver that init has let through.
+    Kernel(&'a [u8]),
+}
+
+/// What a client gets of a run.
+#[derive(Debug)]
+pub struct Heard {
+    pub result: RunCodeResult,
+    /// The stream, and what its events are by the ordinary serializer.
+    pub stream: Vec<u8>,
+    pub events: Vec<(&'static str, String)>,
+}
+
+/// A run from init's events to the bytes of both routes.
+#[must_use]
+pub fn run(said: &[Said<'_>], rich: RichOutputs, artifacts: ArtifactPolicy) -> Heard {
+    let mut collector = RunCollector::new(OutputPolicy {
+        artifacts,
+        rich,
+        may_promote: false,
+    });
+    let mut heard = Stream::default();
+    for said in said {
+        let event = match said {
+            Said::Stdout(bytes) => RunEvent::Stdout(Bytes::copy_from_slice(bytes)),
+            Said::Stderr(bytes) => RunEvent::Stderr(Bytes::copy_from_slice(bytes)),
+            Said::Kernel(json) => match event(json) {
+                Some(event) => event,
+                None => continue,
+            },
+        };
+        match collector.add(event) {
+            Step::Stdout(text) => heard.push("stdout", &RunStreamEvent::Stdout(&text)),
+            Step::Stderr(text) => heard.push("stderr", &RunStreamEvent::Stderr(&text)),
+            Step::Outputs(range) => {
+                for output in collector.outputs(range) {
+                    heard.push("output", &RunStreamEvent::Output(output));
+                }
+            }
+            Step::Done(_) | Step::Nothing => {}
+        }
+    }
+    let done = RunDone {
+        outcome: RunOutcome::Completed,
+        execution_count: 1,
+        duration: Duration::ZERO,
+        cpu: None,
+        background_dropped: 0,
+    };
+    let place = RunPlace {
+        sandbox_id: "sbx_1".into(),
+        context_id: "cctx_1".into(),
+        language: "python".into(),
+        context_reset: false,
+    };
+    let (result, _share) = collector.finish(&done, place);
+    if let Some(error) = &result.error {
+        heard.push("error", &RunStreamEvent::Error(error));
+    }
+    heard.stream.extend(complete_frame(&result).expect("JSON"));
+    let complete = serde_json::to_string(&RunStreamEvent::Complete(&result)).expect("JSON");
+    heard.events.push(("complete", complete));
+    Heard {
+        stream: heard.stream,
+        events: heard.events,
+        result,
+    }
+}
+
+#[derive(Default)]
+struct Stream {
+    stream: Vec<u8>,
+    events: Vec<(&'static str, String)>,
+}
+
+impl Stream {
+    fn push(&mut self, name: &'static str, event: &RunStreamEvent<'_>) {
+        self.stream.extend(sse_event(name, event));
+        self.events
+            .push((name, serde_json::to_string(event).expect("JSON")));
+    }
+}
+
+/// One event of a stream.
+#[must_use]
+pub fn sse_event<T: Serialize>(name: &str, data: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    sse::push_event(name, data, &mut out).expect("what is sent can be written");
+    out
+}
