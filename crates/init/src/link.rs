@@ -5,8 +5,9 @@
 //! one before it is closed. On connect init sends [`Event::Hello`] with everything that is
 //! running, so a restarted server finds its sandboxes as they are.
 //!
-//! Every request carries `id` and gets exactly one [`Event::Reply`] with the same `id`. What a
-//! run or a process says arrives as events between its start and its end.
+//! Every request carries `id` and gets exactly one [`Event::Reply`] with the same `id`, except an
+//! [`Request::Ack`] and a quiet [`Request::Run`]. What a run or a process says arrives as events
+//! between its start and its end.
 //!
 //! Flow control, so that nothing is lost and nothing grows: init keeps the events of a run until
 //! the server acknowledges them, at most [`WINDOW_BYTES_MAX`] un-acknowledged body bytes per run
@@ -107,7 +108,8 @@ pub enum Request {
     /// Kills the context's driver and everything in its session.
     ContextClose { context: String },
     /// Runs one cell; body = source. Reply at once (or error `context_busy`, `context_dead`,
-    /// `context_unknown`); then `Output` and `Kernel` events, then `RunDone`.
+    /// `context_unknown`); then `Output` and `Kernel` events, then `RunDone`. With `quiet`, only an
+    /// error is replied: that the run has begun is seen by what it says.
     Run {
         context: String,
         /// Unique for the life of the sandbox.
@@ -115,6 +117,8 @@ pub enum Request {
         timeout_ms: u64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cwd: Option<String>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        quiet: bool,
     },
     /// Interrupts that run, nothing else. Not an error when it is over.
     Interrupt { run: u64 },
@@ -401,6 +405,14 @@ pub enum FileKind {
     Directory,
     Symlink,
     Other,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[expect(

@@ -49,7 +49,11 @@ impl Host {
                 run,
                 timeout_ms,
                 cwd,
-            } => self.run(&context, run, timeout_ms, cwd, body),
+                quiet,
+            } => match self.run(&context, run, timeout_ms, cwd, body) {
+                Ok(_) if quiet => return,
+                handled => handled,
+            },
             Request::Interrupt { run } => self.interrupt(run),
             Request::Exec {
                 exec,

@@ -70,14 +70,18 @@ impl Calls {
         }
     }
 
-    /// Registers the start of a run.
-    pub(super) fn begin_run(&self, target: Arc<Target>) -> u64 {
-        let id = self.next_id();
+    /// Registers the start of a run. [`Calls::forget`] it when the run is over.
+    pub(super) fn begin_run(&self, id: u64, target: Arc<Target>) {
         self.waiters().insert(id, Waiter::Run(target));
-        id
     }
 
-    /// Forgets a call that could not be sent.
+    /// Calls and runs that wait for something.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        self.waiters().len()
+    }
+
+    /// Forgets a call that could not be sent, or that is not going to be answered.
     pub(super) fn forget(&self, id: u64) {
         self.waiters().remove(&id);
     }

@@ -1,8 +1,9 @@
 //! What the fuzz targets need of this folder's private half. Every byte here stands for one that
 //! an init, and tenant code behind it, may have sent.
 
+use super::inbox::Inbox;
 use super::kernel_event;
-use super::link::{Inbox, Link};
+use super::link::Link;
 use super::link_task::{hand_over, parse_hello, take_hello};
 use super::sandbox::{Identity, Sandbox, Shared};
 use super::spawner::{

@@ -1,38 +1,39 @@
 //! One connection to the init of a sandbox: frames and file descriptors in both directions.
 //!
 //! Writing needs no task: the caller's own thread writes the frame when the socket takes it, and
-//! only what is left over waits for the link task. Reading is done by that one task alone.
+//! only what is left over waits for the link task. Reading is done by that one task alone. What
+//! nobody waits for (that a run which is over was handled) travels with the next frame.
 
 use super::error::HostError;
+use super::inbox::Inbox;
 use bytes::Bytes;
-use crownest_init::frame::{BODY_BYTES_MAX, Decoder, FRAME_FDS_MAX, Frame, HEAD_BYTES_MAX};
+use crownest_init::frame::{BODY_BYTES_MAX, FRAME_FDS_MAX, Frame, HEAD_BYTES_MAX};
 use crownest_init::link::{Call, Request};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Bytes that wait for an init that does not read, before callers have to wait as well. One
 /// frame of a large file fits on top of it.
 const OUTGOING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What one read takes from the socket; the buffer is shared by all links of a thread.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// A decoder that has held more than this is replaced when it is empty, so that one large result
-/// does not cost memory for the rest of the sandbox's life.
-const DECODER_KEEP_BYTES_MAX: usize = 64 * 1024;
-/// File descriptors that may wait for their frame.
-const INBOX_FDS_MAX: usize = 2 * FRAME_FDS_MAX;
+/// Frames in one system call.
+const CHUNKS_PER_SEND: usize = 8;
+/// Longest time that a frame which nobody waits for is held back for another to travel with. Init
+/// keeps what it acknowledges until then.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> =
@@ -54,6 +55,8 @@ pub(super) struct Link {
 struct Outgoing {
     chunks: VecDeque<Chunk>,
     bytes: usize,
+    /// Everything in it may wait until then.
+    patient_until: Option<Instant>,
     broken: bool,
 }
 
@@ -128,6 +131,7 @@ impl Link {
         }
         out.bytes += chunk.len();
         out.chunks.push_back(chunk);
+        out.patient_until = None;
         match self.write_all(&mut out) {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -143,19 +147,36 @@ impl Link {
         }
     }
 
-    /// Leaves a small call to the link task: for acknowledgements, which nobody waits for and
-    /// which must not cost the caller a system call before it answers its client.
+    /// Leaves a small call to the link task: for acknowledgements of output, which must not cost
+    /// the caller a system call before it handles more.
     pub(super) fn send_later(&self, request: Request) {
+        self.leave(request, None);
+    }
+
+    /// As [`Link::send_later`], for what makes no difference to anybody until much later: it goes
+    /// with the next frame, or after [`PATIENCE`]. By itself it would wake init, and cost it and
+    /// this process a system call each, at the moment when the next run arrives.
+    pub(super) fn send_sometime(&self, request: Request) {
+        self.leave(request, Some(Instant::now() + PATIENCE));
+    }
+
+    fn leave(&self, request: Request, until: Option<Instant>) {
         let Ok(chunk) = chunk(0, request, Bytes::new(), Vec::new()) else {
             return;
         };
         let mut out = self.outgoing();
-        if !out.broken {
-            out.bytes += chunk.len();
-            out.chunks.push_back(chunk);
-            drop(out);
-            self.waiting.notify_one();
+        if out.broken {
+            return;
         }
+        out.patient_until = match until {
+            Some(until) if out.chunks.is_empty() => Some(until),
+            Some(_) => out.patient_until,
+            None => None,
+        };
+        out.bytes += chunk.len();
+        out.chunks.push_back(chunk);
+        drop(out);
+        self.waiting.notify_one();
     }
 
     /// No more calls: they fail with `LinkLost` from now on.
@@ -172,27 +193,32 @@ impl Link {
 
     /// Writes queued chunks until the queue is empty (true) or the socket is full (false).
     fn write_all(&self, out: &mut Outgoing) -> io::Result<bool> {
-        while let Some(chunk) = out.chunks.front_mut() {
-            match write_some(self.socket.as_fd(), chunk) {
-                Ok(n) => {
-                    chunk.sent += n;
-                    out.bytes -= n;
-                    if chunk.sent == chunk.len() {
-                        out.chunks.pop_front();
-                    }
-                }
+        while !out.chunks.is_empty() {
+            match write_some(self.socket.as_fd(), &out.chunks) {
+                Ok(sent) => out.forget_sent(sent),
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }
         }
+        out.patient_until = None;
         Ok(true)
     }
 
     /// For the link task: waits until the socket has something to read or, when something waits
     /// to be written, takes it; writes; returns whether there may be something to read.
     pub(super) async fn turn(&self) -> io::Result<bool> {
-        let pending = !self.outgoing().chunks.is_empty();
+        let (patient_until, pending) = {
+            let out = self.outgoing();
+            let until = out.patient_until;
+            (until, until.is_none() && !out.chunks.is_empty())
+        };
+        let patience = async {
+            match patient_until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
         let interest = if pending {
             Interest::READABLE | Interest::WRITABLE
         } else {
@@ -202,6 +228,12 @@ impl Link {
             biased;
             () = self.waiting.notified(), if !pending => {
                 // Most often the socket takes it at once, without a trip through epoll.
+                if self.outgoing().patient_until.is_none() {
+                    self.flush()?;
+                }
+                return Ok(false);
+            }
+            () = patience => {
                 self.flush()?;
                 return Ok(false);
             }
@@ -234,14 +266,20 @@ impl Link {
     /// For the link task: one read into the inbox. `Ok(None)`: nothing there. `Ok(Some(0))`: the
     /// other end closed.
     pub(super) fn read(&self, inbox: &mut Inbox) -> io::Result<Option<usize>> {
+        let mut got = None;
         let read = self.socket.try_io(Interest::READABLE, || {
-            READ_BUFFER.with_borrow_mut(|buffer| inbox.receive(self.socket.as_fd(), buffer))
+            let received =
+                READ_BUFFER.with_borrow_mut(|buffer| inbox.receive(self.socket.as_fd(), buffer))?;
+            got = Some(received.bytes);
+            // What did not fill the buffer was all there is: to tell the event loop so saves the
+            // system call that would find nothing.
+            if received.is_all {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
         });
-        match read {
-            Ok(n) => Ok(Some(n)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(e) => Err(e),
-        }
+        would_block_is_fine(read)?;
+        Ok(got)
     }
 
     /// Waits for the first frame of a connection.
@@ -299,93 +337,55 @@ fn chunk(id: u64, request: Request, body: Bytes, fds: Vec<OwnedFd>) -> Result<Ch
     })
 }
 
-/// One non-blocking write of the rest of a chunk.
-fn write_some(socket: BorrowedFd<'_>, chunk: &mut Chunk) -> Result<usize, Errno> {
-    let head = chunk.head.get(chunk.sent..).unwrap_or_default();
-    let body = &chunk.body[chunk.sent.saturating_sub(chunk.head.len())..];
-    let parts = [IoSlice::new(head), IoSlice::new(body)];
+impl Outgoing {
+    fn forget_sent(&mut self, sent: usize) {
+        self.bytes -= sent;
+        let mut left = sent;
+        while let Some(chunk) = self.chunks.front_mut() {
+            // They went with the first byte.
+            chunk.fds.clear();
+            let part = left.min(chunk.len() - chunk.sent);
+            chunk.sent += part;
+            left -= part;
+            if chunk.sent < chunk.len() {
+                return;
+            }
+            self.chunks.pop_front();
+            if left == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// One non-blocking write: the first chunk, and those after it up to the next with descriptors.
+fn write_some(socket: BorrowedFd<'_>, chunks: &VecDeque<Chunk>) -> Result<usize, Errno> {
+    let mut parts = [IoSlice::new(&[]); 2 * CHUNKS_PER_SEND];
+    let mut used = 0;
+    let together = chunks
+        .iter()
+        .take(CHUNKS_PER_SEND)
+        .enumerate()
+        .take_while(|(place, chunk)| *place == 0 || chunk.fds.is_empty());
+    for (_, chunk) in together {
+        parts[used] = IoSlice::new(chunk.head.get(chunk.sent..).unwrap_or_default());
+        let body_sent = chunk.sent.saturating_sub(chunk.head.len());
+        parts[used + 1] = IoSlice::new(&chunk.body[body_sent..]);
+        used += 2;
+    }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds: Vec<BorrowedFd<'_>> = chunk.fds.iter().map(AsFd::as_fd).collect();
+    let fds: Vec<BorrowedFd<'_>> = chunks
+        .front()
+        .map(|chunk| chunk.fds.iter().map(AsFd::as_fd).collect())
+        .unwrap_or_default();
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(Errno::TOOBIG);
     }
-    let sent = sendmsg(
+    sendmsg(
         socket,
-        &parts,
+        &parts[..used],
         &mut control,
         SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-    )?;
-    drop(fds);
-    chunk.fds.clear();
-    Ok(sent)
-}
-
-/// Bytes and fds that have arrived and are not yet frames.
-#[derive(Debug, Default)]
-pub(super) struct Inbox {
-    decoder: Decoder,
-    /// In the decoder, not yet taken out.
-    held_bytes: usize,
-    largest_bytes: usize,
-    fds: VecDeque<OwnedFd>,
-}
-
-impl Inbox {
-    fn receive(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let got = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = message {
-                self.fds.extend(fds);
-            }
-        }
-        if got.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > INBOX_FDS_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "too many file descriptors",
-            ));
-        }
-        self.push(&buffer[..got.bytes]);
-        Ok(got.bytes)
-    }
-
-    /// Takes bytes as they came.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.decoder.push(bytes);
-        self.held_bytes += bytes.len();
-        self.largest_bytes = self.largest_bytes.max(self.held_bytes);
-    }
-
-    /// The next complete frame.
-    pub(super) fn next_frame(&mut self) -> io::Result<Option<Frame>> {
-        let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
-        let frame = self.decoder.next_frame().map_err(invalid)?;
-        match &frame {
-            Some(frame) => {
-                self.held_bytes -=
-                    crownest_init::frame::PREFIX_BYTES + frame.head.len() + frame.body.len();
-            }
-            None if self.held_bytes == 0 && self.largest_bytes > DECODER_KEEP_BYTES_MAX => {
-                self.decoder = Decoder::default();
-                self.largest_bytes = 0;
-            }
-            None => {}
-        }
-        Ok(frame)
-    }
-
-    /// The fds of the frame just taken: `count` as its head says.
-    pub(super) fn take_fds(&mut self, count: u32) -> io::Result<Vec<OwnedFd>> {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        if count > self.fds.len() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "announced fds are missing",
-            ));
-        }
-        Ok(self.fds.drain(..count).collect())
-    }
+    )
 }

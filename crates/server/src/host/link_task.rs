@@ -5,7 +5,8 @@ use super::calls::Calls;
 use super::context::cause_of;
 use super::counters::count;
 use super::error::{HostError, printable};
-use super::link::{Inbox, Link};
+use super::inbox::Inbox;
+use super::link::Link;
 use super::sandbox::Sandbox;
 use super::target::{Handed, Item, Kind, Target};
 use super::types::{ClosedReason, ExecTarget};
@@ -295,6 +296,7 @@ fn hand(sandbox: &Sandbox, link: &Link, id: u64, seq: u64, item: Item) -> Result
     // A process stays until its end is acknowledged; the end of a run is never asked for again.
     if matches!(target.kind, Kind::Run(_)) && target.is_over() {
         sandbox.remove_target(id);
+        sandbox.calls.forget(target.call);
     }
     match handed {
         Handed::Kept => Ok(()),

@@ -3,7 +3,8 @@
 
 use super::counters::count;
 use super::error::HostError;
-use super::link::{Inbox, Link};
+use super::inbox::Inbox;
+use super::link::Link;
 use super::link_task::{Hello, connect, read_link, recovered_target_floor, take_hello};
 use super::pool::Pool;
 use super::retry::retried;

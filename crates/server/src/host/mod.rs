@@ -15,6 +15,7 @@ mod error;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod inbox;
 mod kernel_event;
 mod link;
 mod link_task;

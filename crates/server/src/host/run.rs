@@ -46,17 +46,19 @@ impl Sandbox {
             .ok_or(HostError::ContextUnknown)?;
         let permit = context.turn().await?;
         let id = self.next_target();
-        let target = Arc::new(Target::run(id, context, permit));
+        let call = self.calls.next_id();
+        let target = Arc::new(Target::run(id, call, context, permit));
         self.add_target(&target)?;
+        // Init answers only to refuse, which ends the run like a death would: an answer in the
+        // middle of every run would wake this process once more.
         let request = Request::Run {
             context: spec.context,
             run: id,
             timeout_ms,
             cwd: spec.cwd,
+            quiet: true,
         };
-        // Init's answer is not waited for: a refusal ends the run like a death would, and a
-        // wake-up less is saved on every run.
-        let call = self.calls.begin_run(Arc::clone(&target));
+        self.calls.begin_run(call, Arc::clone(&target));
         let body = Bytes::from(spec.code.into_bytes());
         if let Err(error) = self.link().send_with(call, request, body, Vec::new()) {
             self.calls.forget(call);
@@ -170,7 +172,10 @@ impl Run {
                     background_dropped,
                 } => {
                     self.over = true;
-                    self.ack(self.target.taken_seq());
+                    self.sandbox.link().send_sometime(Request::Ack {
+                        target: self.target.id,
+                        seq: self.target.taken_seq(),
+                    });
                     let outcome = self.outcome(outcome).await;
                     RunEvent::Done(RunDone {
                         outcome,

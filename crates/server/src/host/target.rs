@@ -76,6 +76,8 @@ pub(super) enum Kind {
 pub(super) struct Target {
     pub(super) id: u64,
     pub(super) kind: Kind,
+    /// The call that started a run; 0 when it was not this connection's.
+    pub(super) call: u64,
     inner: Mutex<Inner>,
 }
 
@@ -113,7 +115,12 @@ pub(super) enum Handed {
 }
 
 impl Target {
-    pub(super) fn run(id: u64, context: Arc<Context>, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn run(
+        id: u64,
+        call: u64,
+        context: Arc<Context>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
         let inner = Inner {
             permit: Some(permit),
             ..Inner::default()
@@ -121,6 +128,7 @@ impl Target {
         Self {
             id,
             kind: Kind::Run(Some(context)),
+            call,
             inner: Mutex::new(inner),
         }
     }
@@ -141,6 +149,7 @@ impl Target {
         Self {
             id,
             kind: Kind::Run(context),
+            call: 0,
             inner: Mutex::new(inner),
         }
     }
@@ -151,6 +160,7 @@ impl Target {
         Self {
             id,
             kind: Kind::Exec,
+            call: 0,
             inner: Mutex::new(inner),
         }
     }

@@ -2,12 +2,17 @@
 
 use super::peer::pattern;
 use super::{PATIENCE, cell, config, host, one, open, spec, template, until};
+use crate::host::inbox::Inbox;
+use crate::host::link::Link;
 use crate::host::{
     ClosedReason, Exec, ExecEnd, ExecEvent, ExecSpec, Host, HostError, KnownSandbox, Run, RunEvent,
     RunOutcome,
 };
-use crownest_init::link::{Request, WINDOW_BYTES_MAX};
+use bytes::Bytes;
+use crownest_init::link::{Call, Request, WINDOW_BYTES_MAX};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Waker};
@@ -74,6 +79,55 @@ async fn a_cell_says_something_and_is_forgotten() {
     assert!(run.next().await.is_none());
     until("the end is acknowledged", || peer.targets() == 0).await;
     assert_eq!(host.metrics().runs_alive, 0);
+    assert_eq!(sandbox.calls.in_flight(), 0, "nothing waits for an answer");
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_travels_with_the_next_frame() {
+    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    let link = Link::from_stream(ours);
+    let mut inbox = Inbox::default();
+    let mut buffer = [0; 4_096];
+    link.send_sometime(Request::Ack { target: 7, seq: 1 });
+    let nothing = inbox.receive(theirs.as_fd(), &mut buffer);
+    assert_eq!(nothing.unwrap_err().kind(), ErrorKind::WouldBlock);
+    link.send(9, Request::Interrupt { run: 8 }).unwrap();
+    let received = inbox.receive(theirs.as_fd(), &mut buffer).unwrap();
+    assert!(received.is_all);
+    let mut calls = Vec::new();
+    while let Some(frame) = inbox.next_frame().unwrap() {
+        calls.push(serde_json::from_slice::<Call>(&frame.head).unwrap().request);
+    }
+    let expected = [
+        Request::Ack { target: 7, seq: 1 },
+        Request::Interrupt { run: 8 },
+    ];
+    assert_eq!(calls, expected);
+}
+
+#[tokio::test]
+async fn a_read_that_ends_behind_descriptors_is_not_taken_for_all() {
+    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    let link = Link::from_stream(ours);
+    let mut inbox = Inbox::default();
+    let mut buffer = [0; 4_096];
+    let adopt = || Request::ContextAdopt {
+        language: "python".into(),
+    };
+    let fd = || vec![std::io::stdin().as_fd().try_clone_to_owned().unwrap()];
+    for id in [1, 2] {
+        link.send_with(id, adopt(), Bytes::new(), fd()).unwrap();
+    }
+    let mut frames = 0;
+    for read in [1, 2] {
+        let received = inbox.receive(theirs.as_fd(), &mut buffer).unwrap();
+        assert!(!received.is_all, "read {read}");
+        while inbox.next_frame().unwrap().is_some() {
+            assert_eq!(inbox.take_fds(1).unwrap().len(), 1);
+            frames += 1;
+        }
+    }
+    assert_eq!(frames, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -263,7 +263,12 @@ impl State {
                 self.contexts.push(context);
                 ok
             }
-            Request::Run { context, run, .. } if self.contexts.contains(&context) => {
+            Request::Run {
+                context,
+                run,
+                quiet,
+                ..
+            } if self.contexts.contains(&context) => {
                 let code = String::from_utf8(body.to_vec()).unwrap();
                 let running = |t: &Target| !t.done && t.context.as_ref() == Some(&context);
                 if self.targets.values().any(running) {
@@ -272,6 +277,9 @@ impl State {
                     refused(CallErrorCode::ContextDead)
                 } else {
                     self.start_run(run, &context, &code);
+                    if quiet {
+                        return;
+                    }
                     ok
                 }
             }
