@@ -28,8 +28,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Variable in which the supervisor passes [`Start`].
 pub(crate) const START: &str = "CROWNEST_SERVER_START";
-/// Threads that serve; more do not help where the work is waiting for sandboxes.
-const THREADS_MIN: usize = 2;
+/// Processors for each thread that serves. Even the smallest run costs its sandbox more than it
+/// costs the server, and most cost a hundred times more. A second thread on few processors would
+/// only take turns with the first, and every turn that changes threads costs a wake-up in the
+/// middle of a run, on a processor that the interpreter needs.
+const PROCESSORS_PER_THREAD: usize = 4;
 /// How often and how fast the spawner's socket is tried: ten seconds in all.
 const CONNECT_TRIES_MAX: u32 = 200;
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -53,13 +56,7 @@ pub(crate) fn run() -> ExitCode {
         Ok(ready) => ready,
         Err(error) => return failed(&error, EXIT_CONFIGURATION),
     };
-    let threads =
-        std::thread::available_parallelism().map_or(THREADS_MIN, |n| n.get().max(THREADS_MIN));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build();
-    let runtime = match runtime.context("starting the event loop") {
+    let runtime = match event_loop().context("starting the event loop") {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, 1),
     };
@@ -68,6 +65,21 @@ pub(crate) fn run() -> ExitCode {
         Err(Failure::Start(error)) => failed(&error, EXIT_CONFIGURATION),
         Err(Failure::Serve(error)) => failed(&error, 1),
     }
+}
+
+/// One thread, unless there are processors for more than it can keep busy. What may block (names,
+/// the database) has threads of its own.
+fn event_loop() -> std::io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut builder = match processors / PROCESSORS_PER_THREAD {
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(threads);
+            builder
+        }
+    };
+    builder.enable_all().build()
 }
 
 /// When it went wrong.

@@ -19,10 +19,12 @@ const SANDBOX_ENV_MAX: usize = 256;
 
 /// Starts logging to stderr.
 pub(crate) fn start_log(filter: &str, json: bool) {
+    use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     if json {
         log.json().init();

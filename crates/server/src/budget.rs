@@ -43,6 +43,11 @@ impl Share {
         TAKEN.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// What it is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Both as one.
     pub(crate) fn join(mut self, mut other: Self) -> Self {
         self.bytes += std::mem::take(&mut other.bytes);

@@ -81,7 +81,7 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
     if let Ok(id) = HeaderValue::from_str(&context.id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    record(&app, method, &context, &response, started);
+    record(&app, method, context, &response, started);
     response
 }
 
@@ -97,7 +97,7 @@ impl Drop for Active<'_> {
 fn record(
     app: &App,
     method: &'static str,
-    context: &RequestContext,
+    context: RequestContext,
     response: &Response,
     started: Instant,
 ) {
@@ -118,15 +118,18 @@ fn record(
             status,
         })
         .inc();
-    tracing::info!(
-        target: "crownest::access",
-        request = &*context.id,
-        method,
-        route = &*context.route,
-        status,
-        key = context.key_id.get().map(|id| &**id),
-        us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-    );
+    // A line is written with a system call, which may also block: the client's answer goes first.
+    app.tasks.spawn(async move {
+        tracing::info!(
+            target: "crownest::access",
+            request = &*context.id,
+            method,
+            route = &*context.route,
+            status,
+            key = context.key_id.get().map(|id| &**id),
+            us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        );
+    });
 }
 
 fn log_failure(error: &ApiError, context: &RequestContext) {

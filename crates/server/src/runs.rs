@@ -30,6 +30,8 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 /// Bytes of each stream and of the outputs in a replay that must be cut to be stored. Escaped in
 /// JSON they can be six times as many.
 const REPLAY_PART_BYTES_MAX: usize = 512 * 1024;
+/// Output that is put into JSON at once; below a millisecond's work.
+const ANSWER_INLINE_BYTES_MAX: usize = 256 * 1024;
 /// Lines of a traceback in such a replay.
 const REPLAY_TRACEBACK_LINES_MAX: usize = 50;
 
@@ -303,6 +305,16 @@ pub(crate) fn complete_frame(run: &RunCodeResult) -> ApiResult<Vec<u8>> {
     sse::push_event("complete", &RunStreamEvent::Complete(run), &mut frame)
         .map_err(ApiError::internal)?;
     Ok(frame)
+}
+
+/// As [`answer`], beside the event loop when that takes long: everybody else waits for it meanwhile.
+pub(crate) async fn answer_beside(run: RunCodeResult, share: Share) -> ApiResult<Answer> {
+    if share.bytes() <= ANSWER_INLINE_BYTES_MAX {
+        return answer(run, share);
+    }
+    tokio::task::spawn_blocking(move || answer(run, share))
+        .await
+        .map_err(ApiError::internal)?
 }
 
 /// The answer of a run. What is too large to be stored is cut in the replay, and marked there.

@@ -168,7 +168,7 @@ pub(super) async fn run(
         let started = worker.begin_run(&live, run).await?;
         let finished = worker.finish_run(&who, &request, started, None).await;
         let (result, share) = IdempotencyKey::begun(keyed, finished)?;
-        runs::answer(result, share)
+        runs::answer_beside(result, share).await
     };
     app.idempotent(&key, &caller, &body.raw, AfterRestart::Refuse, work)
         .await
