@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::error::ApiResult;
 use crate::host::{self, KnownSandbox, SandboxKey, TemplateRef};
-use crate::lifecycle::{COMPUTE_METRIC, lifetime_ms, verdict};
+use crate::lifecycle::{End, verdict};
 use crate::sandboxes::LiveSandbox;
 use crownest_api::{IdKind, Timestamp};
 use crownest_store as store;
@@ -46,8 +46,8 @@ impl App {
                     let expires_at = Timestamp::from_millis(row.expires_at / 1_000);
                     let now = Timestamp::now();
                     let (status, reason) = verdict(now, expires_at);
-                    self.record_end(&row.id, status, reason, now).await;
-                    self.note_usage(&row, COMPUTE_METRIC, lifetime_ms(&row, now));
+                    self.record_end(&End::of(&row, status, reason, now, None))
+                        .await;
                     ended += 1;
                 }
             }

@@ -60,9 +60,10 @@ pub struct AuditFilter<'a> {
     pub to: Option<Micros>,
 }
 
-macro_rules! insert {
-    ($event:expr, $db:expr) => {
-        sqlx::query(INSERT)
+/// Binds the values of [`INSERT`].
+macro_rules! bind_audit {
+    ($query:expr, $event:expr) => {
+        $query
             .bind(&$event.id)
             .bind(&$event.org_id)
             .bind(&$event.project_id)
@@ -75,14 +76,21 @@ macro_rules! insert {
             .bind(&$event.outcome)
             .bind(&$event.request_id)
             .bind(&$event.details)
+    };
+}
+pub(crate) use bind_audit;
+
+macro_rules! insert {
+    ($event:expr, $db:expr) => {
+        bind_audit!(sqlx::query(INSERT), $event)
             .execute($db)
             .await
             .map(|_| ())
     };
 }
 
-const INSERT: &str = "INSERT INTO audit_events (id, org_id, project_id, at, actor_kind, actor_id, \
-     action, resource_kind, resource_id, outcome, request_id, details) \
+pub(crate) const INSERT: &str = "INSERT INTO audit_events (id, org_id, project_id, at, \
+     actor_kind, actor_id, action, resource_kind, resource_id, outcome, request_id, details) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
 macro_rules! list {
