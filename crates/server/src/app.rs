@@ -61,7 +61,11 @@ impl App {
         };
         Self(Arc::new(AppState {
             templates: Templates::load(config.templates.clone()),
-            audit: AuditLog::start(Arc::clone(&store), Arc::clone(&metrics)),
+            audit: AuditLog::start(
+                Arc::clone(&store),
+                Arc::clone(&metrics),
+                config.audit_dir.as_deref(),
+            ),
             keys: KeyCache::default(),
             sandboxes: Registry::default(),
             unwritten: Waiting::default(),

@@ -26,6 +26,9 @@ impl App {
     /// # Errors
     /// When the store or the spawner cannot be asked.
     pub async fn recover(&self) -> ApiResult<()> {
+        if let Some(dir) = &self.config.audit_dir {
+            self.audit.restore(dir).await?;
+        }
         let rows = self
             .store
             .live_sandboxes_of_node(&self.config.node_id)
