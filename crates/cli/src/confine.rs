@@ -135,3 +135,127 @@ fn sqlite_directory(options: &ServeOptions) -> Option<PathBuf> {
 pub(crate) fn restrict_calls() -> io::Result<()> {
     sys::install_filter(&seccomp::server_filter())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use rustix::io::Errno;
+    use rustix::net::{AddressFamily, SocketType, socket};
+    use std::fs::{self, File, OpenOptions};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::process::Command;
+
+    /// Nobody's on any machine: what it may not do, no user of the server may.
+    const UID: u32 = 64_999;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        serve: ServeOptions,
+    }
+
+    /// What a process can try, and whether it could. All of it works for root unconfined.
+    fn attempts(data_dir: &Path, outside: &Path) -> Vec<(&'static str, bool)> {
+        use rustix::mount::{MountFlags, mount};
+        let write = |path: PathBuf| fs::write(path, b"x").is_ok();
+        let packet = socket(AddressFamily::PACKET, SocketType::RAW, None);
+        let under = outside.join("under");
+        let mounted = mount("none", &under, "tmpfs", MountFlags::empty(), None);
+        let found = vec![
+            ("read a secret of root", File::open("/etc/shadow").is_ok()),
+            (
+                "read a file that everybody may",
+                File::open(outside.join("open")).is_ok(),
+            ),
+            (
+                "list a directory of everybody",
+                fs::read_dir(outside).is_ok(),
+            ),
+            ("write where everybody may", write(outside.join("new"))),
+            (
+                "change a file of everybody",
+                OpenOptions::new()
+                    .append(true)
+                    .open(outside.join("open"))
+                    .is_ok(),
+            ),
+            (
+                "make a link in its own directory",
+                symlink("/etc/shadow", data_dir.join("link")).is_ok(),
+            ),
+            (
+                "start a program",
+                Command::new("/bin/true").status().is_ok(),
+            ),
+            ("mount", mounted.is_ok()),
+            ("open a packet socket", packet.is_ok()),
+            (
+                "become root again",
+                rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).is_ok(),
+            ),
+        ];
+        if mounted.is_ok() {
+            rustix::mount::unmount(&under, rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+        found
+    }
+
+    /// Credentials, Landlock and filters belong to a thread: the test confines one of its own
+    /// with what the server runs at its start, and lets it try.
+    #[test]
+    fn a_server_reaches_its_own_and_nothing_else() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIP: confinement: needs root");
+            return;
+        }
+        let base = PathBuf::from(format!("/tmp/crownest-confine-{}", std::process::id()));
+        let (data_dir, outside) = (base.join("data"), base.join("outside"));
+        for dir in [&data_dir, &outside.join("under")] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        chown(&data_dir, Some(UID), Some(UID)).unwrap();
+        fs::set_permissions(&outside, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::write(outside.join("open"), b"for all").unwrap();
+        fs::set_permissions(outside.join("open"), fs::Permissions::from_mode(0o666)).unwrap();
+
+        let control = attempts(&data_dir, &outside);
+        assert!(
+            control.iter().all(|(_, could)| *could),
+            "unconfined: {control:?}"
+        );
+        fs::remove_file(data_dir.join("link")).unwrap();
+        fs::remove_file(outside.join("new")).unwrap();
+
+        let arguments = ["serve", "--data-dir", data_dir.to_str().unwrap()];
+        let options = Line::parse_from(arguments).serve;
+        let (data, away) = (data_dir.clone(), outside.clone());
+        let confined = std::thread::spawn(move || {
+            drop_privileges(UID, UID).unwrap();
+            restrict_files(&options, &Layout::new(0)).unwrap();
+            restrict_calls().unwrap();
+            // What it is there for still works.
+            fs::write(data.join("database"), b"rows").unwrap();
+            assert_eq!(fs::read(data.join("database")).unwrap(), b"rows");
+            assert!(File::open("/etc/hosts").is_ok());
+            assert!(std::net::TcpListener::bind("127.0.0.1:0").is_ok());
+            let netlink = socket(AddressFamily::NETLINK, SocketType::RAW, None);
+            assert_ne!(
+                netlink.err(),
+                Some(Errno::PERM),
+                "the resolver asks for routes"
+            );
+            attempts(&data, &away)
+        })
+        .join()
+        .unwrap();
+        fs::remove_dir_all(&base).unwrap();
+        let could: Vec<_> = confined.iter().filter(|(_, could)| *could).collect();
+        let landlock = sys::landlock_abi().is_ok();
+        if landlock {
+            assert!(could.is_empty(), "confined: {could:?}");
+        } else {
+            eprintln!("SKIP: confinement of files: this kernel has no Landlock");
+        }
+    }
+}
