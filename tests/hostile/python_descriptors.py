@@ -202,8 +202,7 @@ DESCRIPTORS = [
         name="closes what its streams are mended with",
         does="closes the interpreter's own copies of fds 0 to 2",
         code=control("""
-            for fd in kernel.private_fds():
-                if fd != control: os.close(fd)
+            for fd in kernel.streams._saved.values(): os.close(fd)
         """),
         proof=stdout_is(""),
     ),

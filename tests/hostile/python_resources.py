@@ -120,7 +120,7 @@ RESOURCE_ATTACKS = [
         outcome="out_of_memory",
         error="OutOfMemory",
         kept=False,
-        others_kept=False,
+        others_kept=None,
         proof=room_again,
     ),
     Attack(

@@ -40,8 +40,8 @@ class Attack:
     # Whether the variables of the context are still there; else it has a fresh interpreter. None:
     # the attack goes on in it, and it can be deleted.
     kept: bool | None = True
-    # The same for another context of the sandbox.
-    others_kept: bool = True
+    # The same for another context of the sandbox; None: as the kernel's choice of a victim goes.
+    others_kept: bool | None = True
     # Processes that the attack leaves behind; None: as many as the limit lets it.
     left: int | None = 0
     timeout_ms: int = 10_000
@@ -58,6 +58,8 @@ class Attack:
 
     @property
     def survives(self) -> str:
+        if self.others_kept is None:
+            return "the sandbox and its files; other contexts too, or with fresh interpreters"
         if not self.others_kept:
             return "the sandbox and its files; contexts with fresh interpreters"
         if self.kept is None:

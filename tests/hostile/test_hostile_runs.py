@@ -88,6 +88,11 @@ def check_survivors(attack: Attack, arena: Arena) -> None:
         assert after["outputs"][0]["value"] == "False", after
     if attack.others_kept:
         assert arena.value("kept * 7", arena.other) == "42"
+    elif attack.others_kept is None:
+        after = arena.run_anew("'kept' in dir()", arena.other)
+        assert after["outcome"] == "completed", after
+        reset = "False" if after.get("contextReset") else "True"
+        assert after["outputs"][0]["value"] == reset, "lost and said so, or kept"
     else:
         after = arena.run_anew("'kept' in dir()", arena.other)
         assert (after["outcome"], after.get("contextReset")) == ("completed", True), after

@@ -139,10 +139,13 @@ class Channel:
         while True:
             try:
                 return function(self.fd, argument)
-            except BlockingIOError:
-                _set_blocking(self.fd, True)
             except OSError as error:
-                raise PeerGone(str(error)) from error
+                if error.__traceback__.tb_next is not None:
+                    # Not of the call: a signal handler of the user's has raised it here.
+                    raise
+                if not isinstance(error, BlockingIOError):
+                    raise PeerGone(str(error)) from error
+                _set_blocking(self.fd, True)
 
     def receive(self):
         """The next frame, as a dict. Blocks."""
