@@ -67,8 +67,11 @@ pub(super) async fn density(bench: &mut Bench) -> Result<Vec<Line>> {
     let mut filled = Samples::default();
     filled.push(count as f64 / crowd.took.as_secs_f64());
     let title = format!("warm 1+1 among {count} live sandboxes");
+    let mut multiple = Samples::default();
+    multiple.push(busy.p50() / quiet.p50());
     let mut lines = vec![
         Line::new(&title, "ms", busy).peer("the same with one live sandbox", quiet),
+        Line::new("    as a multiple of one alone", "x", multiple).at_most(1.5, None),
         Line {
             rate: true,
             ..Line::new("    made and answered once", "/s", filled)
@@ -83,7 +86,7 @@ pub(super) async fn density(bench: &mut Bench) -> Result<Vec<Line>> {
     ];
     if let (Some(before), Some(after)) = (before, after) {
         let sizes = Sizes::of_new(&before, &after);
-        lines.insert(2, Line::new("    idle, each (PSS)", "MiB", sizes.whole));
+        lines.insert(3, Line::new("    idle, each (PSS)", "MiB", sizes.whole));
     }
     Ok(lines)
 }
