@@ -49,10 +49,9 @@ row!(UsageSum {
     events
 });
 
-/// Binds the values of [`INSERT`].
-macro_rules! bind_usage {
-    ($query:expr, $event:expr) => {
-        $query
+macro_rules! insert {
+    ($event:expr, $db:expr) => {
+        sqlx::query(INSERT)
             .bind(&$event.id)
             .bind(&$event.org_id)
             .bind(&$event.project_id)
@@ -60,21 +59,14 @@ macro_rules! bind_usage {
             .bind(&$event.metric)
             .bind($event.amount)
             .bind($event.created_at)
-    };
-}
-pub(crate) use bind_usage;
-
-macro_rules! insert {
-    ($event:expr, $db:expr) => {
-        bind_usage!(sqlx::query(INSERT), $event)
             .execute($db)
             .await
             .map(|_| ())
     };
 }
 
-pub(crate) const INSERT: &str = "INSERT INTO usage_events (id, org_id, project_id, resource_id, \
-     metric, amount, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const INSERT: &str = "INSERT INTO usage_events (id, org_id, project_id, resource_id, metric, \
+     amount, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
 impl Store {
     /// Adds events in one commit, all or none. `Conflict` when one of them is there already, so

@@ -158,7 +158,8 @@ pub(super) async fn delete(
                 let deed = deed("sandbox.kill", &live, "ok");
                 worker
                     .audit
-                    .by_key(&caller, &caller.request, deed, &json!({}));
+                    .by_key_now(&caller, &caller.request, deed, &json!({}))
+                    .await;
                 Ok(live.wire())
             })
             .await?

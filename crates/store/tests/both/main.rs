@@ -30,7 +30,6 @@ mod crash;
 mod idempotency;
 mod open;
 mod paging;
-mod recorded;
 mod records;
 mod sandboxes;
 mod tenants;
