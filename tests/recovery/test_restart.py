@@ -3,6 +3,7 @@ know."""
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -201,6 +202,32 @@ def test_sandboxes_that_nobody_knows_are_killed_at_the_start(start: Callable[...
     again = start("--pool", "0", data_dir=server.data_dir)
     wait_for("the end of the unknown one", lambda: not machine.processes(key_of(forgotten)))
     assert Client(again).value(known, "x") == "5"
+
+
+def test_groups_that_nobody_can_use_are_removed_at_the_start(start: Callable[..., Server]) -> None:
+    """Left by a version that named them otherwise, or by a spawner that was killed while it removed
+    a sandbox: in one hierarchy and not in the others. A process in one goes with it."""
+    server, client, machine = started(start)
+    kept = client.create()
+    client.run(kept, "x = 7")
+    used = {group.parent for group in machine.groups()}
+    one = sorted(used)[-1]
+    template = next(group.name for group in machine.groups()).split(".", 2)[2]
+    left = [parent / "before.9" for parent in used] + [one / f"halfremoved.4000.{template}"]
+    for group in left:
+        group.mkdir()
+    with subprocess.Popen(["sleep", "1000"]) as stray:
+        for parent in used:
+            (parent / "before.9" / "cgroup.procs").write_text(str(stray.pid))
+        old = machine.pid("spawner")
+        kill(old)
+        wait_for("another spawner", lambda: server.children().get("spawner", old) != old)
+        wait_for("the old form to go", lambda: not any(g.exists() for g in left[:-1]))
+        assert stray.wait(10) == -9
+    # The other one has a name that may be a sandbox's: whoever knows the sandboxes decides.
+    kill(machine.pid("server"))
+    wait_for("what is half removed to go", lambda: not left[-1].exists())
+    assert client.value(kept, "x") == "7"
 
 
 @pytest.mark.parametrize("victim", ["server", "spawner"])

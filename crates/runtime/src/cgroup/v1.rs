@@ -6,6 +6,7 @@
 
 use super::{Cgroups, Group, cpu_quota_us, list_directories};
 use crate::command::{Limits, SandboxStats};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -195,8 +196,14 @@ impl Cgroups for V1 {
         })
     }
 
+    /// From every hierarchy: a spawner that is killed while it makes or removes a sandbox leaves
+    /// the group in some of them.
     fn list(&self) -> io::Result<Vec<String>> {
-        list_directories(&self.memory)
+        let mut names = BTreeSet::new();
+        for parent in self.parents() {
+            names.extend(list_directories(parent)?);
+        }
+        Ok(names.into_iter().collect())
     }
 
     fn describe(&self) -> String {
@@ -279,6 +286,16 @@ mod tests {
         fs::write(root.path().join("memory/g/a.1/cgroup.procs"), "").unwrap();
         v1.kill("a.1").unwrap();
         assert_eq!(fs::read_to_string(&state).unwrap(), "THAWED");
+    }
+
+    #[test]
+    fn what_is_left_in_one_hierarchy_is_found_and_removed() {
+        let root = fake_root(&CONTROLLERS, false);
+        let v1 = V1::open(root.path(), "g").unwrap();
+        fs::create_dir(root.path().join("pids/g/a.1")).unwrap();
+        assert_eq!(v1.list().unwrap(), ["a.1"]);
+        assert!(v1.remove("a.1").unwrap());
+        assert!(v1.list().unwrap().is_empty());
     }
 
     #[test]

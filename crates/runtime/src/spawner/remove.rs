@@ -33,14 +33,14 @@ impl Dying {
     pub(super) fn new(
         key: Option<SandboxKey>,
         group: String,
-        slot: u32,
+        slot: Option<u32>,
         pidfd: Option<OwnedFd>,
     ) -> Self {
         let since = Instant::now();
         Self {
             key,
             group: Some(group),
-            slot: Some(slot),
+            slot,
             pidfd,
             askers: Vec::new(),
             since,

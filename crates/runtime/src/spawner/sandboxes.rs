@@ -55,11 +55,15 @@ pub(super) struct Sandboxes {
 }
 
 impl Sandboxes {
-    /// Finds the sandboxes that an earlier spawner of this instance has made.
+    /// Finds the sandboxes that an earlier spawner of this instance has made. A group whose name
+    /// says nothing (of a version that named them otherwise) cannot be used by anybody: it goes.
     pub(super) fn find(cgroups: &dyn Cgroups) -> Self {
         let mut found = Self::default();
         for group in cgroups.list().unwrap_or_default() {
             let Some((key, slot, template)) = parse_group_name(&group) else {
+                tracing::warn!(group, "removing a group that this version has not made");
+                let _ = cgroups.kill(&group);
+                found.dying.push(Dying::new(None, group, None, None));
                 continue;
             };
             let pidfd = find_init(&group, cgroups);
@@ -113,7 +117,7 @@ impl Sandboxes {
     /// Cleans up after a create that failed half way.
     pub(super) fn abandon(&mut self, group: String, slot: u32, cgroups: &dyn Cgroups) {
         let _ = cgroups.kill(&group);
-        self.dying.push(Dying::new(None, group, slot, None));
+        self.dying.push(Dying::new(None, group, Some(slot), None));
     }
 
     pub(super) fn keys_after(&self, after: Option<&SandboxKey>) -> Vec<SandboxKey> {
@@ -150,7 +154,7 @@ impl Sandboxes {
         self.dying.push(Dying::new(
             Some(key.clone()),
             sandbox.group,
-            sandbox.slot,
+            Some(sandbox.slot),
             sandbox.pidfd,
         ));
         self.dying.last_mut()
