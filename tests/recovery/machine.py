@@ -191,6 +191,12 @@ class Machine:
             query = "SELECT resource_id FROM audit_events WHERE action = ?"
             return {row[0] for row in db.execute(query, (action,))}
 
+    def audit_requests(self, action: str) -> list[str]:
+        """The requests that events of that kind came with."""
+        with sqlite3.connect(f"file:{self.database()}?mode=ro", uri=True) as db:
+            query = "SELECT request_id FROM audit_events WHERE action = ? ORDER BY at"
+            return [row[0] for row in db.execute(query, (action,))]
+
     def zygotes(self) -> list[int]:
         """Children of the spawner that run Python; forks of theirs are children of a zygote."""
         spawner = self.pid("spawner")

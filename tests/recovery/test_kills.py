@@ -18,6 +18,8 @@ VICTIMS = ("server", "spawner", "supervisor", "zygote", "init", "kernel")
 # Whoever has a request or a stream open when something dies has heard its end by then.
 END_SECONDS_MAX = 40
 CLIENTS = 3
+# Kills right after an answer, at most.
+ROUNDS_MAX = 8
 # Codes that may be answered because of a fault.
 PASSING = {"unavailable", "request_interrupted", "sandbox_destroyed", "not_found"}
 WAITING = """
@@ -244,3 +246,30 @@ def test_killed_in_the_middle(server: Server, victim: str, activity: str) -> Non
     settle(machine, server.before)  # type: ignore[attr-defined]
     audited = machine.audited("sandbox.create")
     assert {keeper, new, *busy.sandboxes} <= audited, "on record, whoever was killed"
+
+
+def test_no_audit_event_is_lost(start: Callable[..., Server]) -> None:
+    """Events are written in batches; the server dies right after an answer, before the batch."""
+    server = start("--pool", "0")
+    client, machine = Client(server), Machine(server)
+    sandbox = client.create()
+    client.run(sandbox, "1")
+    answered: list[str] = []
+    on_their_way = 0
+    for _ in range(ROUNDS_MAX):
+        client.insist("GET", f"/v1/sandboxes/{sandbox}")
+        victim = machine.pid("server")
+        for _ in range(20):
+            body = {"code": "1", "language": "python"}
+            answer = client.request("POST", f"/v1/sandboxes/{sandbox}/code/runs", body)
+            assert answer.status_code == 200, answer.text
+            answered.append(answer.headers["x-request-id"])
+        kill(victim)
+        on_their_way += len(set(answered) - set(machine.audit_requests("code.run")))
+        if on_their_way > 20:
+            break
+    assert on_their_way, "every batch was written in time: nothing was tried"
+    client.insist("GET", f"/v1/sandboxes/{sandbox}")
+    recorded = machine.audit_requests("code.run")
+    assert [request for request in recorded if request in answered] == answered
+    assert len(recorded) == len(set(recorded)), "none is there twice"

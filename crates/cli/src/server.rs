@@ -205,6 +205,7 @@ fn config(options: &ServeOptions, source: TemplateSource) -> anyhow::Result<Conf
     config.limits_max = options.limits_max()?;
     config.sandbox_env = options.environment()?;
     config.metrics = options.metrics;
+    config.audit_dir = Some(options.data_dir.join("audit"));
     Ok(config)
 }
 

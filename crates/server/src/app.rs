@@ -3,6 +3,7 @@
 use crate::audit::AuditLog;
 use crate::auth::KeyCache;
 use crate::config::Config;
+use crate::creation::DefaultProjects;
 use crate::host::Host;
 use crate::metrics::Metrics;
 use crate::persist::Waiting;
@@ -33,6 +34,7 @@ pub struct AppState {
     pub(crate) sandboxes: Registry,
     /// Records that the store could not take yet.
     pub(crate) unwritten: Waiting,
+    pub(crate) default_projects: DefaultProjects,
     /// Work that outlives the request it came with, waited for at shutdown.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the server stops.
@@ -59,10 +61,15 @@ impl App {
         };
         Self(Arc::new(AppState {
             templates: Templates::load(config.templates.clone()),
-            audit: AuditLog::start(Arc::clone(&store), Arc::clone(&metrics)),
+            audit: AuditLog::start(
+                Arc::clone(&store),
+                Arc::clone(&metrics),
+                config.audit_dir.as_deref(),
+            ),
             keys: KeyCache::default(),
             sandboxes: Registry::default(),
             unwritten: Waiting::default(),
+            default_projects: DefaultProjects::default(),
             owner,
             config,
             store,

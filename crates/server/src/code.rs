@@ -257,21 +257,36 @@ impl App {
             isolation: context.isolation.as_str().to_owned(),
             created_at: micros(context.created_at),
         };
-        let opening = live.host.open_context(context.spec());
-        tokio::time::timeout(creation.timeout, opening)
-            .await
-            .map_err(|_| {
-                ApiError::new(
-                    ErrorCode::Unavailable,
-                    "the interpreter did not start in time",
-                )
-                .retry_after(1_000)
-            })??;
-        if let Err(error) = self.store.insert_context(&row).await {
-            if let Err(error) = live.host.close_context(&context.id).await {
-                tracing::warn!(%error, "closing a context without a row failed");
+        let opening =
+            tokio::time::timeout(creation.timeout, live.host.open_context(context.spec()));
+        // Side by side: the row is written while the interpreter starts. It is harmless if the
+        // server is killed between the two, since the next run of a context that has no
+        // interpreter gives it one.
+        let (opened, written) = tokio::join!(opening, self.store.insert_context(&row));
+        let opened = match opened {
+            Ok(opened) => opened.map_err(ApiError::from),
+            Err(_) => Err(ApiError::new(
+                ErrorCode::Unavailable,
+                "the interpreter did not start in time",
+            )
+            .retry_after(1_000)),
+        };
+        match (opened, written) {
+            (Ok(()), Ok(())) => {}
+            (Ok(()), Err(error)) => {
+                if let Err(error) = live.host.close_context(&context.id).await {
+                    tracing::warn!(%error, "closing a context without a row failed");
+                }
+                return Err(error.into());
             }
-            return Err(error.into());
+            (Err(error), written) => {
+                if written.is_ok()
+                    && let Err(error) = self.store.delete_context(&live.org_id, &context.id).await
+                {
+                    tracing::warn!(%error, "removing the row of a context that did not start failed");
+                }
+                return Err(error);
+            }
         }
         Ok(live.contexts.insert(context))
     }

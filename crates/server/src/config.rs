@@ -5,6 +5,7 @@ use crate::templates::TemplateSource;
 use crownest_api::limits;
 use crownest_runtime::command::Limits;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Configuration of the HTTP side. The host has its own.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct Config {
     pub sandbox_env: BTreeMap<String, String>,
     /// Whether `/metrics` is served.
     pub metrics: bool,
+    /// Where audit events are kept until the store has them; none: in memory alone.
+    pub audit_dir: Option<PathBuf>,
 }
 
 impl Config {
@@ -56,6 +59,7 @@ impl Config {
             session_max_ms: limits::SANDBOX_SESSION_MAX_MS,
             sandbox_env: BTreeMap::new(),
             metrics: true,
+            audit_dir: None,
         }
     }
 }

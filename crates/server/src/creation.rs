@@ -11,6 +11,8 @@ use crownest_api::sandbox::{CreateSandbox, NetworkMode, Resources};
 use crownest_api::{ErrorCode, IdKind, Timestamp, limits, metadata};
 use crownest_store as store;
 use serde_json::json;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
 
 /// A creation whose request has been checked.
 #[derive(Debug)]
@@ -96,9 +98,9 @@ impl App {
             (Some(id), _) => id,
             (None, Some(ids)) if ids.len() == 1 => &ids[0],
             (None, _) => {
-                let project = self.store.default_project(&who.org_id).await?;
-                if who.may_touch(&project.id) {
-                    return Ok(project.id);
+                let id = self.default_project_of(&who.org_id).await?;
+                if who.may_touch(&id) {
+                    return Ok(id);
                 }
                 return Err(ApiError::field(
                     "projectId",
@@ -116,6 +118,36 @@ impl App {
             return Err(ApiError::not_found("project"));
         }
         Ok(self.store.project(&who.org_id, id).await?.id)
+    }
+}
+
+/// Organizations whose default project is remembered; above it all are forgotten at once, which
+/// costs one read each.
+const DEFAULTS_CACHED_MAX: usize = 4_096;
+
+/// The default projects of organizations, by organization. One is made together with its
+/// organization and is never another, so nothing has to be forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct DefaultProjects(Mutex<HashMap<String, String>>);
+
+impl DefaultProjects {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.0.lock().expect("no panic while it is held")
+    }
+}
+
+impl App {
+    async fn default_project_of(&self, org_id: &str) -> ApiResult<String> {
+        if let Some(id) = self.default_projects.lock().get(org_id) {
+            return Ok(id.clone());
+        }
+        let id = self.store.default_project(org_id).await?.id;
+        let mut known = self.default_projects.lock();
+        if known.len() >= DEFAULTS_CACHED_MAX {
+            known.clear();
+        }
+        known.insert(org_id.to_owned(), id.clone());
+        Ok(id)
     }
 }
 

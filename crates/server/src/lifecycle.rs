@@ -6,7 +6,7 @@
 //! its deadline and for its death; nothing polls.
 
 use crate::app::App;
-use crate::audit::Deed;
+use crate::audit::{AuditLog, Deed};
 use crate::auth::{Principal, micros};
 use crate::creation::{Creation, check_ttl, ttl_exceeded};
 use crate::error::{ApiError, ApiResult};
@@ -64,7 +64,19 @@ impl App {
         };
         let (host, timings) = self.host.create(spec).await?;
         let row = creation.row(self, who, &template, project_id, host.key(), created_at);
-        if let Err(error) = self.store.insert_sandbox(&row).await {
+        let deed = Deed {
+            action: "sandbox.create",
+            resource_kind: "sandbox",
+            resource_id: &row.id,
+            project_id: Some(&row.project_id),
+            outcome: "ok",
+        };
+        let details = json!({ "template": template.slug });
+        let records = store::Records {
+            usage: &usage(&row, "sandbox_creates", 1),
+            audit: Some(&AuditLog::event_by_key(who, request, deed, &details)),
+        };
+        if let Err(error) = self.store.begin_sandbox(&row, records).await {
             if let Err(error) = self.host.destroy(host.key()).await {
                 tracing::error!(%error, sandbox = %row.id, "taking a creation back failed");
             }
@@ -78,11 +90,6 @@ impl App {
             .create_seconds
             .get_or_create(&metrics::Source { source })
             .observe(started.elapsed().as_secs_f64());
-        self.note_usage(&live.row(), "sandbox_creates", 1);
-        let deed = deed("sandbox.create", &live, "ok");
-        self.audit
-            .by_key_now(who, request, deed, &json!({ "template": template.slug }))
-            .await;
         Ok(live.wire())
     }
 
@@ -190,34 +197,28 @@ impl App {
             row.destroyed_reason = Some(reason.as_str().to_owned());
             row.destroyed_at = Some(micros(now));
         }
-        if self.record_end(&live.id, status, reason, now).await {
+        let audit = (reason != DestroyedReason::UserKilled).then(|| {
+            let details = json!({ "reason": reason.as_str() });
+            let deed = deed("sandbox.end", live, status.as_str());
+            AuditLog::event_by_system(&live.org_id, deed, &details)
+        });
+        let end = End::of(&live.row(), status, reason, now, audit);
+        if self.record_end(&end).await {
             self.forget(live);
         } else {
             // Until its tombstone is written it is known from here.
-            let live = Arc::clone(live);
+            let (live, end) = (Arc::clone(live), Arc::new(end));
             self.persist("a tombstone", move |app| {
-                let live = Arc::clone(&live);
+                let (live, end) = (Arc::clone(&live), Arc::clone(&end));
                 async move {
-                    app.write_end(&live.id, status, reason, now).await?;
+                    end.write(&app.store).await?;
                     app.forget(&live);
                     Ok(())
                 }
             });
         }
-        {
-            let row = live.row();
-            self.note_usage(&row, COMPUTE_METRIC, lifetime_ms(&row, now));
-        }
         if let Some(counts) = live.host.egress_counters() {
             self.metrics.egress_ended.add(&counts);
-        }
-        if reason != DestroyedReason::UserKilled {
-            let details = json!({ "reason": reason.as_str() });
-            self.audit.by_system(
-                &live.org_id,
-                deed("sandbox.end", live, status.as_str()),
-                &details,
-            );
         }
     }
 
@@ -230,76 +231,77 @@ impl App {
             .set(i64::try_from(self.sandboxes.len()).unwrap_or(i64::MAX));
     }
 
-    /// Writes the tombstone. False when the store could not take it.
-    pub(crate) async fn record_end(
-        &self,
-        id: &str,
-        status: SandboxStatus,
-        reason: DestroyedReason,
-        at: Timestamp,
-    ) -> bool {
+    /// Writes the end of a sandbox. False when the store could not take it.
+    pub(crate) async fn record_end(&self, end: &End) -> bool {
         self.metrics
             .sandboxes_ended
             .get_or_create(&metrics::Reason {
-                reason: reason.as_str(),
+                reason: end.reason.as_str(),
             })
             .inc();
-        let written = self.write_end(id, status, reason, at).await;
+        let written = end.write(&self.store).await;
         if let Err(error) = &written {
-            tracing::error!(%error, sandbox = id, "writing a tombstone failed");
+            tracing::error!(%error, sandbox = end.id, "writing a tombstone failed");
         }
         written.is_ok()
     }
+}
 
-    async fn write_end(
-        &self,
-        id: &str,
+/// The end of a sandbox: its tombstone, what it has used, and the audit event of an end that
+/// nobody asked for.
+#[derive(Debug)]
+pub(crate) struct End {
+    id: String,
+    status: SandboxStatus,
+    reason: DestroyedReason,
+    at: Timestamp,
+    usage: store::UsageEvent,
+    audit: Option<store::AuditEvent>,
+}
+
+impl End {
+    pub(crate) fn of(
+        row: &store::Sandbox,
         status: SandboxStatus,
         reason: DestroyedReason,
         at: Timestamp,
-    ) -> Result<(), store::StoreError> {
-        let ending = store::Ending {
-            status: stored(status),
-            reason: reason.as_str(),
-            at: micros(at),
-        };
-        self.store.end_sandbox(id, ending).await?;
-        if let Err(error) = self.store.delete_contexts_of_sandbox(id).await {
-            tracing::warn!(%error, sandbox = id, "removing the contexts of a sandbox failed");
+        audit: Option<store::AuditEvent>,
+    ) -> Self {
+        Self {
+            id: row.id.clone(),
+            status,
+            reason,
+            at,
+            usage: usage(row, COMPUTE_METRIC, lifetime_ms(row, at)),
+            audit,
         }
-        Ok(())
     }
 
-    /// Writes a usage event beside the request.
-    pub(crate) fn note_usage(&self, row: &store::Sandbox, metric: &'static str, amount: i64) {
-        let event = store::UsageEvent {
-            id: new_id(IdKind::AuditEvent),
-            org_id: row.org_id.clone(),
-            project_id: Some(row.project_id.clone()),
-            resource_id: Some(row.id.clone()),
-            metric: metric.to_owned(),
-            amount,
-            created_at: micros(Timestamp::now()),
+    /// In one commit, and once: nothing is added to a sandbox that has its tombstone.
+    async fn write(&self, store: &store::Store) -> Result<(), store::StoreError> {
+        let ending = store::Ending {
+            status: stored(self.status),
+            reason: self.reason.as_str(),
+            at: micros(self.at),
         };
-        let app = self.clone();
-        self.tasks.spawn(async move {
-            let events = [event];
-            if let Err(error) = app.store.insert_usage_events(&events).await {
-                tracing::warn!(%error, metric, "writing a usage event failed");
-                app.persist("a usage event", move |app| {
-                    let events = events.clone();
-                    async move { written(app.store.insert_usage_events(&events).await) }
-                });
-            }
-        });
+        let records = store::Records {
+            usage: &self.usage,
+            audit: self.audit.as_ref(),
+        };
+        store.end_sandbox_recorded(&self.id, ending, records).await
     }
 }
 
-/// An event that is there already was written by an earlier try.
-fn written(outcome: Result<(), store::StoreError>) -> Result<(), store::StoreError> {
-    match outcome {
-        Err(store::StoreError::Conflict { .. }) => Ok(()),
-        other => other,
+/// Usage of a sandbox, as of now.
+fn usage(row: &store::Sandbox, metric: &str, amount: i64) -> store::UsageEvent {
+    store::UsageEvent {
+        id: new_id(IdKind::AuditEvent),
+        org_id: row.org_id.clone(),
+        project_id: Some(row.project_id.clone()),
+        resource_id: Some(row.id.clone()),
+        metric: metric.to_owned(),
+        amount,
+        created_at: micros(Timestamp::now()),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::error::ApiResult;
 use crate::host::{self, KnownSandbox, SandboxKey, TemplateRef};
-use crate::lifecycle::{COMPUTE_METRIC, lifetime_ms, verdict};
+use crate::lifecycle::{End, verdict};
 use crate::sandboxes::LiveSandbox;
 use crownest_api::{IdKind, Timestamp};
 use crownest_store as store;
@@ -26,6 +26,9 @@ impl App {
     /// # Errors
     /// When the store or the spawner cannot be asked.
     pub async fn recover(&self) -> ApiResult<()> {
+        if let Some(dir) = &self.config.audit_dir {
+            self.audit.restore(dir).await?;
+        }
         let rows = self
             .store
             .live_sandboxes_of_node(&self.config.node_id)
@@ -46,8 +49,8 @@ impl App {
                     let expires_at = Timestamp::from_millis(row.expires_at / 1_000);
                     let now = Timestamp::now();
                     let (status, reason) = verdict(now, expires_at);
-                    self.record_end(&row.id, status, reason, now).await;
-                    self.note_usage(&row, COMPUTE_METRIC, lifetime_ms(&row, now));
+                    self.record_end(&End::of(&row, status, reason, now, None))
+                        .await;
                     ended += 1;
                 }
             }

@@ -5,9 +5,10 @@ use crate::column::row;
 use crate::db::{in_transaction, on_reader, on_writer};
 use crate::page::Listed;
 use crate::{Cursor, Micros, Page, PageRequest, Store, StoreError};
+use serde::{Deserialize, Serialize};
 
 /// One entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEvent {
     pub id: String,
     pub org_id: String,
@@ -60,9 +61,10 @@ pub struct AuditFilter<'a> {
     pub to: Option<Micros>,
 }
 
-macro_rules! insert {
-    ($event:expr, $db:expr) => {
-        sqlx::query(INSERT)
+/// Binds the values of [`INSERT`].
+macro_rules! bind_audit {
+    ($query:expr, $event:expr) => {
+        $query
             .bind(&$event.id)
             .bind(&$event.org_id)
             .bind(&$event.project_id)
@@ -75,15 +77,31 @@ macro_rules! insert {
             .bind(&$event.outcome)
             .bind(&$event.request_id)
             .bind(&$event.details)
+    };
+}
+pub(crate) use bind_audit;
+
+macro_rules! insert {
+    ($sql:expr, $event:expr, $db:expr) => {
+        bind_audit!(sqlx::query($sql), $event)
             .execute($db)
             .await
             .map(|_| ())
     };
 }
 
-const INSERT: &str = "INSERT INTO audit_events (id, org_id, project_id, at, actor_kind, actor_id, \
-     action, resource_kind, resource_id, outcome, request_id, details) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+macro_rules! insert_sql {
+    ($end:literal) => {
+        concat!(
+            "INSERT INTO audit_events (id, org_id, project_id, at, actor_kind, actor_id, action, ",
+            "resource_kind, resource_id, outcome, request_id, details) ",
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            $end
+        )
+    };
+}
+pub(crate) const INSERT: &str = insert_sql!("");
+const INSERT_IF_NEW: &str = insert_sql!(" ON CONFLICT (id) DO NOTHING");
 
 macro_rules! list {
     ($resource:literal) => {
@@ -107,11 +125,25 @@ impl Store {
     /// Adds entries in one commit, all or none.
     pub async fn insert_audit_events(&self, events: &[AuditEvent]) -> Result<(), StoreError> {
         if let [event] = events {
-            return on_writer!(self, "audit event", db => insert!(event, db));
+            return on_writer!(self, "audit event", db => insert!(INSERT, event, db));
         }
         in_transaction!(self, "audit events", db => {
             for event in events {
-                insert!(event, &mut *db)?;
+                insert!(INSERT, event, &mut *db)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds those entries that are not there yet, in one commit: for events that are tried again
+    /// without knowing how the first try ended.
+    pub async fn insert_new_audit_events(&self, events: &[AuditEvent]) -> Result<(), StoreError> {
+        if let [event] = events {
+            return on_writer!(self, "audit event", db => insert!(INSERT_IF_NEW, event, db));
+        }
+        in_transaction!(self, "audit events", db => {
+            for event in events {
+                insert!(INSERT_IF_NEW, event, &mut *db)?;
             }
             Ok(())
         })

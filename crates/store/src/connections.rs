@@ -4,8 +4,9 @@
 //! more than the statement. SQLite connections never go stale, so nothing of that is needed.
 
 use crate::StoreError;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection as _, SqliteConnection};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
+use sqlx::{ConnectOptions, Connection as _, Sqlite, SqliteConnection};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -58,6 +59,7 @@ impl Connections {
         let mut lease = Lease {
             home: self,
             connection: slot,
+            in_transaction: false,
             _permit: permit,
         };
         if lease.connection.is_none() {
@@ -94,10 +96,31 @@ impl Connections {
 pub(crate) struct Lease<'a> {
     home: &'a Connections,
     connection: Option<SqliteConnection>,
+    /// A script has begun a transaction and is not known to have ended it.
+    in_transaction: bool,
     _permit: SemaphorePermit<'a>,
 }
 
 impl Lease<'_> {
+    /// Runs a script that is a whole transaction, from BEGIN to COMMIT: one trip to the
+    /// connection's thread and back, where every statement for itself would be one. When it fails
+    /// nothing of it is left; when this future is dropped, the connection goes, and with it
+    /// whatever had not been committed.
+    pub(crate) async fn run_transaction(
+        &mut self,
+        script: Query<'_, Sqlite, SqliteArguments>,
+    ) -> Result<(), sqlx::Error> {
+        self.in_transaction = true;
+        let outcome = script.execute(&mut **self).await;
+        // Without a transaction, because BEGIN itself failed, ROLLBACK fails too: then a new
+        // connection costs less than to find out.
+        self.in_transaction = match &outcome {
+            Ok(_) => false,
+            Err(_) => sqlx::query("ROLLBACK").execute(&mut **self).await.is_err(),
+        };
+        outcome.map(drop)
+    }
+
     /// Looks at what a statement ended with: a connection whose thread died is not lent again.
     pub(crate) fn settle<T>(&mut self, outcome: &Result<T, sqlx::Error>) {
         if matches!(outcome, Err(sqlx::Error::WorkerCrashed)) {
@@ -126,7 +149,7 @@ impl DerefMut for Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        let slot = self.connection.take();
+        let slot = self.connection.take().filter(|_| !self.in_transaction);
         self.home
             .free
             .lock()

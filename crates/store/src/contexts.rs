@@ -37,6 +37,8 @@ impl Listed for Context {
     }
 }
 
+pub(crate) const DELETE_OF_SANDBOX: &str = "DELETE FROM contexts WHERE sandbox_id = $1";
+
 impl Store {
     /// Adds a context. `Conflict` when the id is taken or the sandbox has a default context of
     /// this language already (another request was first: use that one); `NotFound` when the
@@ -129,8 +131,7 @@ impl Store {
 
     /// Removes all contexts of a sandbox and returns how many there were.
     pub async fn delete_contexts_of_sandbox(&self, sandbox_id: &str) -> Result<u64, StoreError> {
-        on_writer!(self, "contexts", db => sqlx::query(
-                "DELETE FROM contexts WHERE sandbox_id = $1")
+        on_writer!(self, "contexts", db => sqlx::query(DELETE_OF_SANDBOX)
             .bind(sandbox_id)
             .execute(db)
             .await

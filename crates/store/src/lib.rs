@@ -31,6 +31,7 @@ mod idempotency;
 mod nodes;
 mod organizations;
 mod projects;
+mod recorded;
 mod sandboxes;
 mod usage_events;
 mod users;
@@ -54,6 +55,7 @@ pub use page::{
     CURSOR_BYTES_MAX, Cursor, Limit, PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, Page, PageRequest,
 };
 pub use projects::Project;
+pub use recorded::Records;
 pub use sandboxes::{Ending, Expiry, Sandbox, SandboxFilter, SandboxStatus};
 pub use usage_events::{UsageEvent, UsageSum};
 pub use users::User;

@@ -147,6 +147,33 @@ pub struct Ending<'a> {
     pub at: Micros,
 }
 
+/// Binds the values of [`INSERT`]; `$metadata` is the text of the row's metadata.
+macro_rules! bind_sandbox {
+    ($query:expr, $sandbox:expr, $metadata:expr) => {
+        $query
+            .bind(&$sandbox.id)
+            .bind(&$sandbox.org_id)
+            .bind(&$sandbox.project_id)
+            .bind(&$sandbox.node_id)
+            .bind($sandbox.status.as_str())
+            .bind(&$sandbox.template_slug)
+            .bind(&$sandbox.template_id)
+            .bind(&$sandbox.template_version)
+            .bind(&$sandbox.template_version_id)
+            .bind($sandbox.ttl_ms)
+            .bind($sandbox.created_at)
+            .bind($sandbox.ready_at)
+            .bind($sandbox.expires_at)
+            .bind($sandbox.destroyed_at)
+            .bind(&$sandbox.destroyed_reason)
+            .bind(&$metadata)
+            .bind(&$sandbox.runtime)
+            .bind(&$sandbox.network_mode)
+            .bind(&$sandbox.created_by)
+    };
+}
+pub(crate) use bind_sandbox;
+
 impl Store {
     /// Adds a row, in whatever status it already has: a sandbox from the pool is inserted as
     /// ready with one write. `NotFound` when the organization or the project does not exist,
@@ -154,26 +181,7 @@ impl Store {
     pub async fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
         check_metadata(&sandbox.metadata)?;
         let metadata = json(&sandbox.metadata);
-        on_writer!(self, "sandbox", db => sqlx::query(INSERT)
-            .bind(&sandbox.id)
-            .bind(&sandbox.org_id)
-            .bind(&sandbox.project_id)
-            .bind(&sandbox.node_id)
-            .bind(sandbox.status.as_str())
-            .bind(&sandbox.template_slug)
-            .bind(&sandbox.template_id)
-            .bind(&sandbox.template_version)
-            .bind(&sandbox.template_version_id)
-            .bind(sandbox.ttl_ms)
-            .bind(sandbox.created_at)
-            .bind(sandbox.ready_at)
-            .bind(sandbox.expires_at)
-            .bind(sandbox.destroyed_at)
-            .bind(&sandbox.destroyed_reason)
-            .bind(&metadata)
-            .bind(&sandbox.runtime)
-            .bind(&sandbox.network_mode)
-            .bind(&sandbox.created_by)
+        on_writer!(self, "sandbox", db => bind_sandbox!(sqlx::query(INSERT), sandbox, metadata)
             .execute(db)
             .await
             .map(|_| ()))
@@ -323,9 +331,7 @@ impl Store {
                 what: "sandbox status",
             });
         }
-        on_writer!(self, "sandbox", db => sqlx::query(
-                "UPDATE sandboxes SET status = $2, destroyed_reason = $3, destroyed_at = $4 \
-                 WHERE id = $1 AND destroyed_at IS NULL")
+        on_writer!(self, "sandbox", db => sqlx::query(END)
             .bind(id)
             .bind(ending.status.as_str())
             .bind(ending.reason)
@@ -336,7 +342,9 @@ impl Store {
     }
 }
 
-const INSERT: &str = "INSERT INTO sandboxes (id, org_id, project_id, node_id, status, \
+pub(crate) const END: &str = "UPDATE sandboxes SET status = $2, destroyed_reason = $3, \
+     destroyed_at = $4 WHERE id = $1 AND destroyed_at IS NULL";
+pub(crate) const INSERT: &str = "INSERT INTO sandboxes (id, org_id, project_id, node_id, status, \
      template_slug, template_id, template_version, template_version_id, ttl_ms, created_at, \
      ready_at, expires_at, destroyed_at, destroyed_reason, metadata, runtime, network_mode, \
      created_by) \

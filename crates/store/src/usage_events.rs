@@ -49,9 +49,10 @@ row!(UsageSum {
     events
 });
 
-macro_rules! insert {
-    ($event:expr, $db:expr) => {
-        sqlx::query(INSERT)
+/// Binds the values of [`INSERT`].
+macro_rules! bind_usage {
+    ($query:expr, $event:expr) => {
+        $query
             .bind(&$event.id)
             .bind(&$event.org_id)
             .bind(&$event.project_id)
@@ -59,14 +60,21 @@ macro_rules! insert {
             .bind(&$event.metric)
             .bind($event.amount)
             .bind($event.created_at)
+    };
+}
+pub(crate) use bind_usage;
+
+macro_rules! insert {
+    ($event:expr, $db:expr) => {
+        bind_usage!(sqlx::query(INSERT), $event)
             .execute($db)
             .await
             .map(|_| ())
     };
 }
 
-const INSERT: &str = "INSERT INTO usage_events (id, org_id, project_id, resource_id, metric, \
-     amount, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+pub(crate) const INSERT: &str = "INSERT INTO usage_events (id, org_id, project_id, resource_id, \
+     metric, amount, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
 impl Store {
     /// Adds events in one commit, all or none. `Conflict` when one of them is there already, so

@@ -158,8 +158,7 @@ pub(super) async fn delete(
                 let deed = deed("sandbox.kill", &live, "ok");
                 worker
                     .audit
-                    .by_key_now(&caller, &caller.request, deed, &json!({}))
-                    .await;
+                    .by_key(&caller, &caller.request, deed, &json!({}));
                 Ok(live.wire())
             })
             .await?

@@ -30,6 +30,7 @@ mod crash;
 mod idempotency;
 mod open;
 mod paging;
+mod recorded;
 mod records;
 mod sandboxes;
 mod tenants;
