@@ -36,6 +36,7 @@ impl App {
             tokio::select! {
                 () = app.renew() => {}
                 () = app.purge() => {}
+                () = app.store.maintain() => {}
                 () = stopping.cancelled() => {}
             }
         });

@@ -8,9 +8,14 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
 use sqlx::{ConnectOptions, Connection as _, Sqlite, SqliteConnection};
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+
+/// After so many leases somebody is told that there was work: of the writer, about as many commits
+/// of some pages each.
+const NOTICE_LEASES: u32 = 500;
 
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -20,6 +25,10 @@ pub(crate) struct Connections {
     permits: Semaphore,
     count: u32,
     wait: Duration,
+    /// Leases since the last notice.
+    leases: AtomicU32,
+    /// Told at every [`NOTICE_LEASES`].
+    worked: Notify,
 }
 
 impl Connections {
@@ -28,18 +37,37 @@ impl Connections {
         count: u32,
         wait: Duration,
     ) -> Result<Self, sqlx::Error> {
-        let mut free = Vec::new();
+        let mut opened = Self::closed(options, 0, wait);
         for _ in 0..count {
-            free.push(Some(options.connect().await?));
+            opened.add(Some(opened.options.connect().await?));
         }
-        let permits = Semaphore::new(free.len());
-        Ok(Self {
+        Ok(opened)
+    }
+
+    /// None of them is open before it is lent out.
+    pub(crate) fn closed(options: SqliteConnectOptions, count: u32, wait: Duration) -> Self {
+        let mut closed = Self {
             options,
-            free: Mutex::new(free),
-            permits,
-            count,
+            free: Mutex::default(),
+            permits: Semaphore::new(0),
+            count: 0,
             wait,
-        })
+            leases: AtomicU32::new(0),
+            worked: Notify::new(),
+        };
+        for _ in 0..count {
+            closed.add(None);
+        }
+        closed
+    }
+
+    fn add(&mut self, connection: Option<SqliteConnection>) {
+        self.free
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(connection);
+        self.permits.add_permits(1);
+        self.count += 1;
     }
 
     /// A connection for as long as the lease lives.
@@ -67,6 +95,11 @@ impl Connections {
             lease.connection = Some(opened.map_err(|error| StoreError::from_sqlx(what, error))?);
         }
         Ok(lease)
+    }
+
+    /// Waits until there has been some work since the last time.
+    pub(crate) async fn worked(&self) {
+        self.worked.notified().await;
     }
 
     /// Waits for every lease to end, then closes. Leases asked for later are refused.
@@ -155,5 +188,9 @@ impl Drop for Lease<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(slot);
+        if self.home.leases.fetch_add(1, Ordering::Relaxed) + 1 >= NOTICE_LEASES {
+            self.home.leases.store(0, Ordering::Relaxed);
+            self.home.worked.notify_one();
+        }
     }
 }

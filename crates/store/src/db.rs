@@ -75,6 +75,8 @@ pub(crate) enum Db {
 pub(crate) struct Sqlite {
     pub(crate) writer: Connections,
     pub(crate) readers: Connections,
+    /// Folds the log back into the database file.
+    pub(crate) folder: Connections,
 }
 
 impl Store {
@@ -95,11 +97,26 @@ impl Store {
     pub async fn close(&self) {
         match &self.db {
             Db::Sqlite(sqlite) => {
+                sqlite.folder.close().await;
                 sqlite.readers.close().await;
                 // Last, so that it is the one that folds the log back into the database file.
                 sqlite.writer.close().await;
             }
             Db::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// Keeps the database fit for as long as it is polled: SQLite's log is folded into the file
+    /// from time to time, beside the commits. Never returns.
+    pub async fn maintain(&self) {
+        let Db::Sqlite(sqlite) = &self.db else {
+            return std::future::pending().await;
+        };
+        loop {
+            sqlite.writer.worked().await;
+            if let Err(error) = sqlite.fold().await {
+                tracing::warn!(%error, "folding the log of the database failed");
+            }
         }
     }
 

@@ -13,8 +13,9 @@ use std::path::Path;
 const STATEMENTS_CACHED: usize = 128;
 /// Memory that a connection may keep pages in (a negative number of KiB, as SQLite takes it).
 const CACHE_KIB: &str = "-16384";
-/// Pages that the log may grow to before a commit folds it back.
-const WAL_PAGES_MAX: &str = "4000";
+/// Pages (4 KiB each) that the log may grow to before a commit folds it back itself and waits for
+/// the disk: only when [`Sqlite::fold`] cannot keep up.
+const WAL_PAGES_MAX: &str = "32000";
 /// Size to which the log file is cut back when it was larger once.
 const WAL_BYTES_KEPT: &str = "16777216";
 /// Tries to open while another process opens the same file: changing the journal mode and
@@ -34,10 +35,29 @@ pub(crate) async fn open(path: &Path, options: &StoreOptions) -> Result<Sqlite, 
     // log of a killed process.
     let reading = connect.pragma("query_only", "ON");
     let readers = Connections::open(reading, options.readers.max(1), options.busy_timeout);
+    // Made when it is wanted first: most processes that open a store are done before.
+    let folder = Connections::closed(connect_options(path, options), 1, options.busy_timeout);
     Ok(Sqlite {
         writer: writer.await.map_err(source)?,
         readers: readers.await.map_err(source)?,
+        folder,
     })
+}
+
+impl Sqlite {
+    /// Moves what is committed from the log into the database file. This waits for the disk,
+    /// seconds when others keep it busy, and no commit waits for this.
+    pub(crate) async fn fold(&self) -> Result<(), StoreError> {
+        let what = "log";
+        let mut lease = self.folder.lease(what).await?;
+        let folded = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+            .execute(&mut *lease)
+            .await;
+        lease.settle(&folded);
+        folded
+            .map(drop)
+            .map_err(|error| StoreError::from_sqlx(what, error))
+    }
 }
 
 /// Makes the file if it is missing, so that its mode and not the process's umask decides who
