@@ -128,7 +128,7 @@ def test_a_revoked_key_ends_at_once(server, client):
 
 def test_a_key_cannot_make_keys(client):
     response = client.post("/v1/api-keys", json={"name": "more", "scopes": ["code:run"]})
-    refusal(response, 405, "method_not_allowed")
+    refusal(response, 403, "forbidden")
 
 
 # -- organizations

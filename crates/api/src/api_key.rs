@@ -34,6 +34,25 @@ pub struct ApiKey {
     pub last_used_at: Option<Timestamp>,
 }
 
+/// A key to make.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateApiKey {
+    pub name: Option<String>,
+    /// Absent: every project of the organization.
+    pub project_ids: Option<Vec<String>>,
+    /// At least one.
+    pub scopes: Vec<Scope>,
+}
+
+/// A new key with its secret, which is shown this once.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewApiKeyAnswer {
+    pub api_key: ApiKey,
+    pub secret: String,
+}
+
 /// Answer with one key.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -9,7 +9,7 @@ use crate::settings;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use crownest_api::{IdKind, Scope, Timestamp, new_id};
-use crownest_server::{NewKey, create_key};
+use crownest_server::{NewKey, Plan, create_key};
 use crownest_store::{Limit, Organization, PageRequest, Project, Store, StoreOptions, User};
 use std::path::PathBuf;
 
@@ -52,6 +52,9 @@ enum OrgCommand {
     Create { name: String },
     /// Lists organizations.
     Ls,
+    /// Gives an organization a plan: self-hosted, free, builder, scale or enterprise; without one,
+    /// the server's default.
+    Plan { org: String, plan: Option<Plan> },
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,6 +131,7 @@ async fn organizations(store: &Store, command: OrgCommand) -> anyhow::Result<()>
                 id: org_id.clone(),
                 name,
                 created_at,
+                plan: None,
             };
             let project = new_project(&org_id, "Default project".to_owned(), true);
             store.insert_organization(&organization, &project).await?;
@@ -147,8 +151,17 @@ async fn organizations(store: &Store, command: OrgCommand) -> anyhow::Result<()>
         }
         OrgCommand::Ls => {
             for org in store.organizations(&largest_page()).await?.rows {
-                println!("{}  {}", org.id, org.name);
+                let plan = org.plan.as_deref().unwrap_or("-");
+                println!("{}  {plan}  {}", org.id, org.name);
             }
+        }
+        OrgCommand::Plan { org, plan } => {
+            let name = plan.map(Plan::as_str);
+            store
+                .set_plan(&org, name)
+                .await
+                .with_context(|| format!("organization {org}"))?;
+            println!("organization {org}\nplan {}", name.unwrap_or("default"));
         }
     }
     Ok(())

@@ -56,6 +56,28 @@ pub(crate) struct ServeOptions {
     /// Sandboxes on this machine.
     #[arg(long, env = "CROWNEST_SANDBOXES_MAX", default_value_t = 4000)]
     pub sandboxes_max: usize,
+    /// Plan of organizations that have none of their own: self-hosted (the limits of this page),
+    /// free, builder, scale or enterprise (those of the hosted service).
+    #[arg(long, env = "CROWNEST_PLAN", default_value = "self-hosted")]
+    pub plan: String,
+    /// Requests that a key may make in a minute; absent: as its plan says, self-hosted without
+    /// limit.
+    #[arg(long, env = "CROWNEST_REQUESTS_PER_MINUTE_MAX")]
+    pub requests_per_minute_max: Option<u32>,
+    /// Days that an artifact is kept.
+    #[arg(long, env = "CROWNEST_ARTIFACT_RETENTION_DAYS", default_value_t = 30)]
+    pub artifact_retention_days: u32,
+    /// Previews of one organization at once.
+    #[arg(long, env = "CROWNEST_PREVIEWS_PER_ORG_MAX", default_value_t = 10)]
+    pub previews_per_org_max: u64,
+    /// Previews of one sandbox at once.
+    #[arg(long, env = "CROWNEST_PREVIEWS_PER_SANDBOX_MAX", default_value_t = 3)]
+    pub previews_per_sandbox_max: u64,
+    /// For a dashboard on this machine: believe the headers x-crownest-org-id, x-crownest-user-id
+    /// and x-crownest-role of requests without a key that come to /v1/api-keys. Whoever can reach
+    /// the server can then make keys.
+    #[arg(long, env = "CROWNEST_LOCAL_DASHBOARD", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub local_dashboard: bool,
     /// Live sandboxes of one organization; absent: as many as the machine takes.
     #[arg(long, env = "CROWNEST_SANDBOXES_PER_ORG_MAX")]
     pub sandboxes_per_org_max: Option<u64>,

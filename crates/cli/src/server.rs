@@ -200,7 +200,13 @@ fn config(options: &ServeOptions, source: TemplateSource) -> anyhow::Result<Conf
     config
         .default_template
         .clone_from(&options.default_template);
+    config.plan = options.plan.parse()?;
     config.sandboxes_per_org_max = options.sandboxes_per_org_max;
+    config.requests_per_minute_max = options.requests_per_minute_max;
+    config.artifact_retention_days = options.artifact_retention_days;
+    config.previews_per_org_max = options.previews_per_org_max;
+    config.previews_per_sandbox_max = options.previews_per_sandbox_max;
+    config.local_dashboard = options.local_dashboard;
     config.limits_default = options.limits()?;
     config.limits_max = options.limits_max()?;
     config.sandbox_env = options.environment()?;

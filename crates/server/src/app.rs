@@ -7,6 +7,7 @@ use crate::creation::DefaultProjects;
 use crate::host::Host;
 use crate::metrics::Metrics;
 use crate::persist::Waiting;
+use crate::rate_limit::RateLimits;
 use crate::sandboxes::Registry;
 use crate::templates::Templates;
 use crownest_store::{Owner, Store};
@@ -35,6 +36,7 @@ pub struct AppState {
     /// Records that the store could not take yet.
     pub(crate) unwritten: Waiting,
     pub(crate) default_projects: DefaultProjects,
+    pub(crate) rates: RateLimits,
     /// Work that outlives the request it came with, waited for at shutdown.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the server stops.
@@ -70,6 +72,7 @@ impl App {
             sandboxes: Registry::default(),
             unwritten: Waiting::default(),
             default_projects: DefaultProjects::default(),
+            rates: RateLimits::default(),
             owner,
             config,
             store,

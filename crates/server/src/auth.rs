@@ -6,14 +6,15 @@
 
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
+use crate::plans::Plan;
 use crate::request::RequestContext;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use crownest_api::api_key::SECRET_PREFIX;
 use crownest_api::scope::ScopeSet;
-use crownest_api::{ErrorCode, Scope, Timestamp};
-use crownest_store::SecretHash;
+use crownest_api::{ErrorCode, IdKind, Scope, Timestamp};
+use crownest_store::{SecretHash, StoreError};
 use serde_json::json;
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -32,12 +33,32 @@ const KEY_AGE_MAX: Duration = Duration::from_secs(5);
 /// `lastUsedAt` is this exact.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
 
-/// The key behind a request.
+/// What kind of credential acts; the word of the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    ApiKey,
+    /// A person at the dashboard of this machine.
+    Human,
+}
+
+impl Actor {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::Human => "human",
+        }
+    }
+}
+
+/// The credential behind a request.
 #[derive(Debug)]
 pub struct Principal {
+    pub actor: Actor,
+    /// Id of the key; of a human the user's.
     pub key_id: Arc<str>,
     pub org_id: String,
     pub user_id: String,
+    pub plan: Plan,
     pub scopes: ScopeSet,
     /// None: every project of the organization.
     pub project_ids: Option<Vec<String>>,
@@ -63,6 +84,9 @@ impl Principal {
         .with_details(json!({ "scope": scope.as_str() })))
     }
 }
+
+/// Where a local dashboard may speak for a person.
+const DASHBOARD_ROUTES: &str = "/v1/api-keys";
 
 /// No scope in particular: any valid key.
 pub(crate) const ANY_SCOPE: u8 = u8::MAX;
@@ -91,8 +115,14 @@ impl<const SCOPE: u8> FromRequestParts<App> for Caller<SCOPE> {
             .get::<RequestContext>()
             .cloned()
             .ok_or_else(|| ApiError::internal("a route outside the request layer"))?;
-        let principal = app.authenticate(token(&parts.headers)?).await?;
+        let principal = match app.at_dashboard(&parts.headers, &request).await? {
+            Some(human) => human,
+            None => app.authenticate(token(&parts.headers)?).await?,
+        };
         request.set_key(&principal.key_id);
+        if let Some(limit) = principal.plan.limits(&app.config).requests_per_minute_max {
+            request.set_allowance(app.rates.count(&principal.key_id, limit)?);
+        }
         if let Some(scope) = Scope::ALL
             .iter()
             .copied()
@@ -151,6 +181,8 @@ impl App {
             )
         })?;
         let principal = Arc::new(Principal {
+            actor: Actor::ApiKey,
+            plan: self.plan_of(&key.org_id).await?,
             key_id: key.id.into(),
             org_id: key.org_id,
             user_id: key.created_by_user_id,
@@ -165,6 +197,57 @@ impl App {
             self.touch(&principal);
         }
         Ok(principal)
+    }
+
+    /// The person that a dashboard on this machine speaks for: only where the configuration says
+    /// so, only about API keys, and only without a key.
+    async fn at_dashboard(
+        &self,
+        headers: &HeaderMap,
+        request: &RequestContext,
+    ) -> ApiResult<Option<Arc<Principal>>> {
+        let asked = self.config.local_dashboard
+            && request.route.starts_with(DASHBOARD_ROUTES)
+            && !headers.contains_key(header::AUTHORIZATION)
+            && !headers.contains_key("x-api-key");
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let (true, Some(org_id), Some(user_id)) = (
+            asked,
+            text("x-crownest-org-id").filter(|id| IdKind::Organization.matches(id)),
+            text("x-crownest-user-id").filter(|id| IdKind::User.matches(id)),
+        ) else {
+            return Ok(None);
+        };
+        let may_manage = |role: &str| matches!(role, "owner" | "admin");
+        let user = match self.store.user(org_id, user_id).await {
+            Ok(user) => user,
+            Err(StoreError::NotFound { .. }) => {
+                return Err(ApiError::new(ErrorCode::Unauthorized, "no such user"));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !may_manage(&user.role) || !text("x-crownest-role").is_some_and(may_manage) {
+            let message = "only an owner or admin manages API keys";
+            return Err(ApiError::new(ErrorCode::Forbidden, message));
+        }
+        Ok(Some(Arc::new(Principal {
+            actor: Actor::Human,
+            key_id: user.id.clone().into(),
+            plan: self.plan_of(org_id).await?,
+            org_id: user.org_id,
+            user_id: user.id,
+            scopes: ScopeSet::all(),
+            project_ids: None,
+        })))
+    }
+
+    async fn plan_of(&self, org_id: &str) -> ApiResult<Plan> {
+        let organization = self.store.organization(org_id).await?;
+        match organization.plan.as_deref().map(str::parse) {
+            None => Ok(self.config.plan),
+            Some(Ok(plan)) => Ok(plan),
+            Some(Err(error)) => Err(ApiError::internal(format_args!("{org_id}: {error}"))),
+        }
     }
 
     /// Notes the use of a key, beside the request.
@@ -316,6 +399,8 @@ mod tests {
     fn a_key_read_before_a_revocation_is_not_remembered_after_it() {
         let cache = KeyCache::default();
         let principal = Arc::new(Principal {
+            actor: Actor::ApiKey,
+            plan: Plan::SelfHosted,
             key_id: "key_1".into(),
             org_id: "org_1".into(),
             user_id: "usr_1".into(),

@@ -39,6 +39,7 @@ pub async fn bootstrap(store: &Store) -> ApiResult<Option<FreshCredentials>> {
             id: org_id.clone(),
             name: "Default organization".to_owned(),
             created_at: now,
+            plan: None,
         },
         user: User {
             id: new_id(IdKind::User),

@@ -1,11 +1,17 @@
 //! What the server is told at start. The command line reads it from files and arguments; here it
 //! is plain values with the defaults of a self-hosted installation.
 
+use crate::plans::Plan;
 use crate::templates::TemplateSource;
 use crownest_api::limits;
 use crownest_runtime::command::Limits;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// What a self-hosted server starts with.
+const ARTIFACT_RETENTION_DAYS: u32 = 30;
+const PREVIEWS_PER_ORG_MAX: u64 = 10;
+const PREVIEWS_PER_SANDBOX_MAX: u64 = 3;
 
 /// Configuration of the HTTP side. The host has its own.
 #[derive(Debug, Clone)]
@@ -19,6 +25,8 @@ pub struct Config {
     pub default_template: String,
     /// What has been built; asked again when a template is not found.
     pub templates: TemplateSource,
+    /// Plan of organizations that have none of their own.
+    pub plan: Plan,
     /// Live sandboxes of one organization; none: as many as the machine takes.
     pub sandboxes_per_org_max: Option<u64>,
     /// Limits of a sandbox that asks for none, and the most that one may ask for.
@@ -28,6 +36,15 @@ pub struct Config {
     pub ttl_max_ms: u64,
     pub extend_max_ms: u64,
     pub session_max_ms: u64,
+    /// Days that an artifact is kept.
+    pub artifact_retention_days: u32,
+    /// Previews at once, of one organization and of one sandbox.
+    pub previews_per_org_max: u64,
+    pub previews_per_sandbox_max: u64,
+    /// Requests of one key; none: the plan's.
+    pub requests_per_minute_max: Option<u32>,
+    /// Believe the headers of a dashboard on this machine that say who is asking.
+    pub local_dashboard: bool,
     /// Environment of every sandbox, under its own.
     pub sandbox_env: BTreeMap<String, String>,
     /// Whether `/metrics` is served.
@@ -45,6 +62,7 @@ impl Config {
             public_origin: None,
             default_template: "python".to_owned(),
             templates,
+            plan: Plan::default(),
             sandboxes_per_org_max: None,
             limits_default: Limits::default(),
             limits_max: Limits {
@@ -57,6 +75,11 @@ impl Config {
             ttl_max_ms: limits::SANDBOX_TTL_MAX_MS,
             extend_max_ms: limits::SANDBOX_EXTEND_MAX_MS,
             session_max_ms: limits::SANDBOX_SESSION_MAX_MS,
+            artifact_retention_days: ARTIFACT_RETENTION_DAYS,
+            previews_per_org_max: PREVIEWS_PER_ORG_MAX,
+            previews_per_sandbox_max: PREVIEWS_PER_SANDBOX_MAX,
+            requests_per_minute_max: None,
+            local_dashboard: false,
             sandbox_env: BTreeMap::new(),
             metrics: true,
             audit_dir: None,

@@ -5,6 +5,7 @@ use crate::auth::{Principal, micros};
 use crate::checks;
 use crate::error::{ApiError, ApiResult};
 use crate::host::{Limits, Network, SandboxKey};
+use crate::metering;
 use crate::recovery::RuntimeNote;
 use crate::templates::Template;
 use crownest_api::sandbox::{CreateSandbox, NetworkMode, Resources};
@@ -25,13 +26,17 @@ pub(crate) struct Creation {
 
 impl App {
     /// Checks what can be checked without asking anybody.
-    pub(crate) fn check_creation(&self, request: CreateSandbox) -> ApiResult<Creation> {
+    pub(crate) fn check_creation(
+        &self,
+        who: &Principal,
+        request: CreateSandbox,
+    ) -> ApiResult<Creation> {
         if request.restore_from.is_some() {
             let message = "backups are not enabled on this server";
             return Err(ApiError::new(ErrorCode::FeatureNotEnabled, message)
                 .with_details(json!({ "field": "restoreFrom" })));
         }
-        let max = self.config.ttl_max_ms;
+        let max = who.plan.limits(&self.config).create_ttl_max_ms;
         let ttl_ms = request
             .ttl_ms
             .unwrap_or_else(|| limits::SANDBOX_TTL_DEFAULT_MS.min(max));
@@ -166,6 +171,7 @@ impl Creation {
         let note = RuntimeNote {
             template: template.digest.clone(),
             languages: template.languages.clone(),
+            ready_ticks_ms: Some(metering::ticks_ms()),
         };
         store::Sandbox {
             id: format!("{}_{key}", IdKind::Sandbox.prefix()),

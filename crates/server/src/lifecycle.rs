@@ -47,9 +47,9 @@ impl App {
             .templates
             .resolve(slug, asked.template_version_id.as_deref())
             .await?;
-        let slot = self
-            .sandboxes
-            .slot(&who.org_id, self.config.sandboxes_per_org_max)?;
+        self.check_credit(who).await?;
+        let limits = who.plan.limits(&self.config);
+        let slot = self.sandboxes.slot(&who.org_id, limits.sandboxes_max)?;
         let created_at = Timestamp::now();
 
         let mut env = self.config.sandbox_env.clone();
@@ -82,7 +82,7 @@ impl App {
             }
             return Err(error.into());
         }
-        let live = Arc::new(LiveSandbox::new(row, host, template.languages, slot));
+        let live = Arc::new(LiveSandbox::new(row, host, template.languages, None, slot));
         self.adopt(&live);
 
         let source = if timings.pooled { "pool" } else { "cold" };
@@ -137,16 +137,18 @@ impl App {
     /// Gives a sandbox a new time to live, from now.
     pub(crate) async fn extend_sandbox(
         &self,
+        who: &Principal,
         live: &Arc<LiveSandbox>,
         ttl_ms: u64,
     ) -> ApiResult<Sandbox> {
-        check_ttl(ttl_ms, self.config.extend_max_ms)?;
+        let limits = who.plan.limits(&self.config);
+        check_ttl(ttl_ms, limits.extend_ttl_max_ms)?;
         let now = Timestamp::now();
         let expires_at = now.plus_millis(ttl_ms);
         let born = Timestamp::from_millis(live.row().created_at / 1_000);
-        if born.millis_until(expires_at) > self.config.session_max_ms {
+        if born.millis_until(expires_at) > limits.session_ttl_max_ms {
             return Err(ttl_exceeded(
-                self.config.session_max_ms,
+                limits.session_ttl_max_ms,
                 "a sandbox lives at most",
             ));
         }
@@ -202,7 +204,8 @@ impl App {
             let deed = deed("sandbox.end", live, status.as_str());
             AuditLog::event_by_system(&live.org_id, deed, &details)
         });
-        let end = End::of(&live.row(), status, reason, now, audit);
+        let charged = live.charged_ms();
+        let end = End::of(&live.row(), status, reason, now, charged, audit);
         if self.record_end(&end).await {
             self.forget(live);
         } else {
@@ -265,6 +268,7 @@ impl End {
         status: SandboxStatus,
         reason: DestroyedReason,
         at: Timestamp,
+        charged_ms: i64,
         audit: Option<store::AuditEvent>,
     ) -> Self {
         Self {
@@ -272,7 +276,7 @@ impl End {
             status,
             reason,
             at,
-            usage: usage(row, COMPUTE_METRIC, lifetime_ms(row, at)),
+            usage: usage(row, COMPUTE_METRIC, charged_ms),
             audit,
         }
     }
@@ -289,6 +293,32 @@ impl End {
             audit: self.audit.as_ref(),
         };
         store.end_sandbox_recorded(&self.id, ending, records).await
+    }
+}
+
+impl App {
+    /// Writes usage of a sandbox beside the request that caused it.
+    pub(crate) fn note_usage(&self, row: &store::Sandbox, metric: &str, amount: i64) {
+        let event = usage(row, metric, amount);
+        let app = self.clone();
+        self.tasks.spawn(async move {
+            let events = [event];
+            if let Err(error) = app.store.insert_usage_events(&events).await {
+                tracing::warn!(%error, "writing a usage event failed");
+                app.persist("a usage event", move |app| {
+                    let events = events.clone();
+                    async move { written(app.store.insert_usage_events(&events).await) }
+                });
+            }
+        });
+    }
+}
+
+/// An event that is there already was written by an earlier try.
+fn written(outcome: Result<(), store::StoreError>) -> Result<(), store::StoreError> {
+    match outcome {
+        Err(store::StoreError::Conflict { .. }) => Ok(()),
+        other => other,
     }
 }
 
@@ -318,15 +348,6 @@ pub(crate) fn deed<'a>(
         project_id: Some(&live.project_id),
         outcome,
     }
-}
-
-/// Milliseconds that are charged for: from ready to the end, never past the expiry.
-pub(crate) fn lifetime_ms(row: &store::Sandbox, now: Timestamp) -> i64 {
-    let end = row
-        .destroyed_at
-        .unwrap_or_else(|| micros(now))
-        .min(row.expires_at);
-    (end - row.ready_at.unwrap_or(end)).max(0) / 1_000
 }
 
 /// How a sandbox ended that was found dead: at its time, or before.

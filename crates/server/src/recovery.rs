@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::error::ApiResult;
 use crate::host::{self, KnownSandbox, SandboxKey, TemplateRef};
 use crate::lifecycle::{End, verdict};
+use crate::metering;
 use crate::sandboxes::LiveSandbox;
 use crownest_api::{IdKind, Timestamp};
 use crownest_store as store;
@@ -18,6 +19,9 @@ pub(crate) struct RuntimeNote {
     /// What it has interpreters for: the template may be removed while its sandboxes live.
     #[serde(default)]
     pub(crate) languages: Vec<String>,
+    /// When it was ready, by the clock of [`metering::ticks_ms`].
+    #[serde(default)]
+    pub(crate) ready_ticks_ms: Option<i64>,
 }
 
 impl App {
@@ -49,8 +53,10 @@ impl App {
                     let expires_at = Timestamp::from_millis(row.expires_at / 1_000);
                     let now = Timestamp::now();
                     let (status, reason) = verdict(now, expires_at);
-                    self.record_end(&End::of(&row, status, reason, now, None))
-                        .await;
+                    // It ended at some time while no server was there: at the latest now.
+                    let charged = metering::charged_by_wall_clock_ms(&row, now);
+                    let end = End::of(&row, status, reason, now, charged, None);
+                    self.record_end(&end).await;
                     ended += 1;
                 }
             }
@@ -71,7 +77,8 @@ impl App {
             Some(template) => template.languages,
             None => note(&row).map_or_else(Vec::new, |note| note.languages),
         };
-        let live = Arc::new(LiveSandbox::new(row, host, languages, slot));
+        let ticks = note(&row).and_then(|note| note.ready_ticks_ms);
+        let live = Arc::new(LiveSandbox::new(row, host, languages, ticks, slot));
         self.restore_contexts(&live).await?;
         self.adopt(&live);
         Ok(())

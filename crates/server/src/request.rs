@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::error::ApiError;
 use crate::metrics;
+use crate::rate_limit::Allowance;
 use crate::unread::SharedBody;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
@@ -28,9 +29,15 @@ pub struct RequestContext {
     pub route: Arc<str>,
     /// Id of the key, once it is known: for the access log.
     key_id: Arc<OnceLock<Arc<str>>>,
+    /// What is left to the key, when requests are counted.
+    allowance: Arc<OnceLock<Allowance>>,
 }
 
 impl RequestContext {
+    pub(crate) fn set_allowance(&self, allowance: Allowance) {
+        let _ = self.allowance.set(allowance);
+    }
+
     /// Remembers who asks.
     pub fn set_key(&self, id: &Arc<str>) {
         let _ = self.key_id.set(Arc::clone(id));
@@ -49,6 +56,7 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
         id: request_id(request.headers()).into(),
         route: route.into(),
         key_id: Arc::default(),
+        allowance: Arc::default(),
     };
     let origin = origin(&app, request.headers());
     request.extensions_mut().insert(context.clone());
@@ -78,6 +86,12 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
         response = envelope(&error, &context.id, origin.as_deref());
     }
     body.finish(&mut response).await;
+    if let Some(allowance) = context.allowance.get() {
+        let headers = response.headers_mut();
+        headers.insert("x-ratelimit-limit", allowance.limit.into());
+        headers.insert("x-ratelimit-remaining", allowance.remaining.into());
+        headers.insert("x-ratelimit-reset", allowance.reset.as_secs().into());
+    }
     if let Ok(id) = HeaderValue::from_str(&context.id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }

@@ -8,6 +8,7 @@ use crate::auth::Principal;
 use crate::code::Contexts;
 use crate::error::{ApiError, ApiResult};
 use crate::host;
+use crate::metering;
 use crownest_api::sandbox::{DestroyedReason, Sandbox, SandboxStatus};
 use crownest_api::{ErrorCode, IdKind, Timestamp};
 use crownest_store as store;
@@ -28,6 +29,8 @@ pub(crate) struct LiveSandbox {
     pub languages: Vec<String>,
     pub(crate) contexts: Contexts,
     row: Mutex<store::Sandbox>,
+    /// When it was ready, by the clock of [`metering::ticks_ms`].
+    ready_ticks_ms: i64,
     /// When it ends; the task that ends it listens.
     pub(crate) expiry: watch::Sender<Timestamp>,
     /// Runs and commands.
@@ -47,8 +50,11 @@ impl LiveSandbox {
         row: store::Sandbox,
         host: Arc<host::Sandbox>,
         languages: Vec<String>,
+        ready_ticks_ms: Option<i64>,
         slot: OrgSlot,
     ) -> Self {
+        let lived = || metering::charged_by_wall_clock_ms(&row, Timestamp::now());
+        let ready_ticks_ms = ready_ticks_ms.unwrap_or_else(|| metering::ticks_ms() - lived());
         Self {
             id: row.id.clone(),
             org_id: row.org_id.clone(),
@@ -58,6 +64,7 @@ impl LiveSandbox {
             contexts: Contexts::default(),
             expiry: watch::Sender::new(Timestamp::from_millis(row.expires_at / 1_000)),
             row: Mutex::new(row),
+            ready_ticks_ms,
             active: AtomicU32::new(0),
             ending: AtomicBool::new(false),
             ended: OnceCell::new(),
@@ -77,6 +84,11 @@ impl LiveSandbox {
             sandbox.status = SandboxStatus::Running;
         }
         sandbox
+    }
+
+    /// Milliseconds that are charged for until now. Setting the machine's clock changes nothing.
+    pub(crate) fn charged_ms(&self) -> i64 {
+        metering::charged_ms(&self.row(), metering::ticks_ms() - self.ready_ticks_ms)
     }
 
     /// Counts work until the guard is dropped.

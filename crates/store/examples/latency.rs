@@ -168,6 +168,7 @@ fn founding(run: u32) -> Founding {
             id: org_id.clone(),
             name: "bench".into(),
             created_at: 1,
+            plan: None,
         },
         user: User {
             id: format!("usr_{run}"),

@@ -4,6 +4,7 @@
 use crate::column::row;
 use crate::db::{in_transaction, on_reader, on_writer};
 use crate::page::Listed;
+use crate::usage_events::{self, UsageEvent, bind_usage};
 use crate::{Cursor, Micros, Page, PageRequest, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,36 @@ macro_rules! bind_audit {
 }
 pub(crate) use bind_audit;
 
+/// Usage of a few events, one row for each resource and metric.
+#[derive(Default)]
+struct Counted {
+    rows: Vec<UsageEvent>,
+}
+
+impl Counted {
+    fn add(&mut self, event: &AuditEvent, metric: &str) {
+        let of_same = |row: &&mut UsageEvent| {
+            row.metric == metric
+                && row.org_id == event.org_id
+                && row.resource_id.as_deref() == Some(&event.resource_id)
+        };
+        if let Some(row) = self.rows.iter_mut().find(of_same) {
+            row.amount += 1;
+            return;
+        }
+        self.rows.push(UsageEvent {
+            // Unique as the event's own is.
+            id: event.id.clone(),
+            org_id: event.org_id.clone(),
+            project_id: event.project_id.clone(),
+            resource_id: Some(event.resource_id.clone()),
+            metric: metric.to_owned(),
+            amount: 1,
+            created_at: event.at,
+        });
+    }
+}
+
 macro_rules! insert {
     ($sql:expr, $event:expr, $db:expr) => {
         bind_audit!(sqlx::query($sql), $event)
@@ -136,14 +167,30 @@ impl Store {
     }
 
     /// Adds those entries that are not there yet, in one commit: for events that are tried again
-    /// without knowing how the first try ended.
-    pub async fn insert_new_audit_events(&self, events: &[AuditEvent]) -> Result<(), StoreError> {
-        if let [event] = events {
-            return on_writer!(self, "audit event", db => insert!(INSERT_IF_NEW, event, db));
-        }
+    /// without knowing how the first try ended. An action that `metered` pairs with a metric is
+    /// counted as usage in the same commit, so that what is paid for is what is on record.
+    pub async fn insert_new_audit_events(
+        &self,
+        events: &[AuditEvent],
+        metered: &[(&str, &str)],
+    ) -> Result<(), StoreError> {
         in_transaction!(self, "audit events", db => {
+            let mut counted = Counted::default();
             for event in events {
-                insert!(INSERT_IF_NEW, event, &mut *db)?;
+                let added = bind_audit!(sqlx::query(INSERT_IF_NEW), event)
+                    .execute(&mut *db)
+                    .await?
+                    .rows_affected();
+                if let (1, Some((_, metric))) =
+                    (added, metered.iter().find(|(action, _)| *action == event.action))
+                {
+                    counted.add(event, metric);
+                }
+            }
+            for usage in counted.rows {
+                bind_usage!(sqlx::query(usage_events::INSERT), usage)
+                    .execute(&mut *db)
+                    .await?;
             }
             Ok(())
         })

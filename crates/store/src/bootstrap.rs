@@ -68,6 +68,7 @@ impl Store {
                     .bind(&organization.id)
                     .bind(&organization.name)
                     .bind(organization.created_at)
+                    .bind(&organization.plan)
                     .execute(&mut *db)
                     .await?;
                 sqlx::query(users::INSERT)

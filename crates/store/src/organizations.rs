@@ -1,7 +1,7 @@
 //! Organizations: the tenants. Every other row names one.
 
 use crate::column::row;
-use crate::db::{in_transaction, on_reader};
+use crate::db::{in_transaction, on_reader, on_writer};
 use crate::page::Listed;
 use crate::{Cursor, Micros, Page, PageRequest, Project, Store, StoreError};
 
@@ -11,12 +11,15 @@ pub struct Organization {
     pub id: String,
     pub name: String,
     pub created_at: Micros,
+    /// Name of its plan; `None` is the server's default. The store does not interpret it.
+    pub plan: Option<String>,
 }
 
 row!(Organization {
     id,
     name,
-    created_at
+    created_at,
+    plan,
 });
 
 impl Listed for Organization {
@@ -26,7 +29,7 @@ impl Listed for Organization {
 }
 
 pub(crate) const INSERT: &str =
-    "INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3)";
+    "INSERT INTO organizations (id, name, created_at, plan) VALUES ($1, $2, $3, $4)";
 
 impl Store {
     /// Adds an organization together with its default project, or neither. `Conflict` when an id
@@ -46,6 +49,7 @@ impl Store {
                 .bind(&organization.id)
                 .bind(&organization.name)
                 .bind(organization.created_at)
+                .bind(&organization.plan)
                 .execute(&mut *db)
                 .await?;
             sqlx::query(crate::projects::INSERT)
@@ -70,6 +74,23 @@ impl Store {
         .ok_or(StoreError::NotFound {
             what: "organization",
         })
+    }
+
+    /// Gives an organization a plan.
+    pub async fn set_plan(&self, id: &str, plan: Option<&str>) -> Result<(), StoreError> {
+        let changed = on_writer!(self, "organization", db => sqlx::query(
+                "UPDATE organizations SET plan = $2 WHERE id = $1")
+            .bind(id)
+            .bind(plan)
+            .execute(db)
+            .await
+            .map(|done| done.rows_affected()))?;
+        if changed == 0 {
+            return Err(StoreError::NotFound {
+                what: "organization",
+            });
+        }
+        Ok(())
     }
 
     /// All organizations, newest first.

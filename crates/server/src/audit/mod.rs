@@ -30,6 +30,13 @@ const GATHER: Duration = Duration::from_millis(10);
 /// Between two tries of a batch that the store could not take.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// Actions that count as usage, and the metric of each.
+const METERED: [(&str, &str); 3] = [
+    ("code.run", "code_run_invocations"),
+    ("command.run", "command_invocations"),
+    ("command.start", "command_invocations"),
+];
+
 /// What was done, and to what.
 #[derive(Debug, Clone, Copy)]
 pub struct Deed<'a> {
@@ -105,7 +112,10 @@ impl AuditLog {
                 tracing::error!(torn, "lines of an audit journal cannot be read");
             }
             for batch in events.chunks(BATCH_EVENTS_MAX) {
-                self.shared.store.insert_new_audit_events(batch).await?;
+                self.shared
+                    .store
+                    .insert_new_audit_events(batch, &METERED)
+                    .await?;
             }
             if !events.is_empty() {
                 tracing::info!(
@@ -141,7 +151,7 @@ impl AuditLog {
             org_id: who.org_id.clone(),
             project_id: deed.project_id.map(str::to_owned),
             at: micros(Timestamp::now()),
-            actor_kind: "api_key".to_owned(),
+            actor_kind: who.actor.as_str().to_owned(),
             actor_id: who.key_id.to_string(),
             action: deed.action.to_owned(),
             resource_kind: deed.resource_kind.to_owned(),
@@ -234,7 +244,7 @@ impl Shared {
     /// Hands one batch to the store. False when it must be kept for the next start.
     async fn write(&self, batch: &[AuditEvent]) -> bool {
         loop {
-            let Err(error) = self.store.insert_new_audit_events(batch).await else {
+            let Err(error) = self.store.insert_new_audit_events(batch, &METERED).await else {
                 return true;
             };
             let closed = self.lock().closed;

@@ -1,18 +1,25 @@
-//! `/v1/api-keys`. Keys cannot make keys, so there is no route for that.
+//! `/v1/api-keys`. Keys cannot make keys: people do, at a dashboard or with `crownest admin`.
 
 use super::paging;
 use crate::app::App;
 use crate::audit::Deed;
-use crate::auth::{Caller, micros};
+use crate::auth::{ANY_SCOPE, Actor, Caller, micros};
+use crate::bootstrap::{NewKey, create_key};
+use crate::checks;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{PathArgs, QueryArgs};
-use axum::Json;
+use crate::extract::{JsonBody, PathArgs, QueryArgs};
 use axum::extract::State;
-use crownest_api::api_key::{ApiKey, ApiKeyAnswer};
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum::{Json, Router};
+use crownest_api::api_key::{ApiKey, ApiKeyAnswer, CreateApiKey, NewApiKeyAnswer};
 use crownest_api::page::{Page, PageQuery};
-use crownest_api::{IdKind, Scope, Timestamp};
+use crownest_api::{ErrorCode, IdKind, Scope, Timestamp};
 use crownest_store as store;
-use serde_json::Value;
+use serde_json::json;
+
+/// Projects that one key may be restricted to.
+const KEY_PROJECTS_MAX: usize = 100;
 
 /// Keys of the organization, revoked ones too, newest first.
 #[utoipa::path(
@@ -63,20 +70,69 @@ pub(super) async fn revoke(
         .revoke_api_key(&caller.org_id, &id, micros(Timestamp::now()))
         .await?;
     app.keys.revoke(&id);
-    let deed = Deed {
-        action: "api_key.revoke",
-        resource_kind: "api_key",
-        resource_id: &id,
-        project_id: None,
-        outcome: "ok",
+    let deed = deed("api_key.revoke", &id);
+    app.audit.by_key(&caller, &caller.request, deed, &json!({}));
+    Ok(Json(ApiKeyAnswer { api_key: wire(row) }))
+}
+
+/// The route of dashboards, which is no part of the public description.
+pub(super) fn dashboard_router() -> Router<App> {
+    Router::new().route("/v1/api-keys", post(create))
+}
+
+/// Makes a key, for a person.
+async fn create(
+    State(app): State<App>,
+    caller: Caller<ANY_SCOPE>,
+    body: JsonBody<CreateApiKey>,
+) -> ApiResult<(StatusCode, Json<NewApiKeyAnswer>)> {
+    if caller.actor != Actor::Human {
+        let message = "a key cannot make keys; use a dashboard or `crownest admin key create`";
+        return Err(ApiError::new(ErrorCode::Forbidden, message));
+    }
+    let request = body.value;
+    let name = request.name.as_deref().unwrap_or("API key");
+    checks::name(name)?;
+    if request.scopes.is_empty() {
+        return Err(ApiError::field("scopes", "scopes must name at least one"));
+    }
+    let projects = request.project_ids.as_deref();
+    if projects.is_some_and(|ids| ids.is_empty() || ids.len() > KEY_PROJECTS_MAX) {
+        let message = format!("projectIds must name 1 to {KEY_PROJECTS_MAX} projects");
+        return Err(ApiError::field("projectIds", message));
+    }
+    for id in projects.into_iter().flatten() {
+        app.store.project(&caller.org_id, id).await?;
+    }
+    let new = NewKey {
+        org_id: &caller.org_id,
+        user_id: &caller.user_id,
+        name,
+        scopes: &request.scopes,
+        project_ids: projects,
     };
+    let (row, secret) = create_key(&app.store, new).await?;
     app.audit.by_key(
         &caller,
         &caller.request,
-        deed,
-        &Value::Object(serde_json::Map::new()),
+        deed("api_key.create", &row.id),
+        &json!({ "scopes": row.scopes }),
     );
-    Ok(Json(ApiKeyAnswer { api_key: wire(row) }))
+    let answer = NewApiKeyAnswer {
+        api_key: wire(row),
+        secret,
+    };
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+fn deed<'a>(action: &'static str, id: &'a str) -> Deed<'a> {
+    Deed {
+        action,
+        resource_kind: "api_key",
+        resource_id: id,
+        project_id: None,
+        outcome: "ok",
+    }
 }
 
 fn check_id(id: &str) -> ApiResult<()> {

@@ -2,6 +2,7 @@
 
 use super::paging;
 use crate::app::App;
+use crate::audit::Deed;
 use crate::auth::{Caller, Principal};
 use crate::budget::Share;
 use crate::code::ContextCreation;
@@ -24,6 +25,7 @@ use crownest_api::code::{
 use crownest_api::page::{Page, PageQuery};
 use crownest_api::{ErrorCode, Scope, Timestamp};
 use futures_util::stream::{self, StreamExt};
+use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,6 +33,16 @@ type CodeCaller = Caller<{ Scope::CodeRun as u8 }>;
 
 /// Frames of a stream that wait for a slow client; then the code waits too.
 const FRAMES_WAITING_MAX: usize = 16;
+
+fn deed<'a>(action: &'static str, context_id: &'a str, live: &'a LiveSandbox) -> Deed<'a> {
+    Deed {
+        action,
+        resource_kind: "code_context",
+        resource_id: context_id,
+        project_id: Some(&live.project_id),
+        outcome: "ok",
+    }
+}
 
 /// Starts an interpreter that keeps its state between runs.
 #[utoipa::path(
@@ -48,9 +60,13 @@ pub(super) async fn create_context(
 ) -> ApiResult<Response> {
     let creation = ContextCreation::check(body.value)?;
     let live = app.live_sandbox(&caller, &id).await?;
-    let worker = app.clone();
+    let (worker, who) = (app.clone(), Arc::clone(&caller.principal));
+    let request = caller.request.clone();
     let work = async move {
         let context = worker.create_context(&live, creation).await?;
+        let deed = deed("code_context.create", &context.id, &live);
+        let details = json!({ "sandboxId": live.id, "language": context.language });
+        worker.audit.by_key(&who, &request, deed, &details);
         Answer::json(StatusCode::CREATED, &ContextAnswer { context })
     };
     app.idempotent(&key, &caller, &body.raw, AfterRestart::Repeat, work)
@@ -117,7 +133,15 @@ pub(super) async fn delete_context(
     let live = app.live_sandbox(&caller, &id).await?;
     let worker = app.clone();
     let context = app
-        .finish_anyway(async move { worker.delete_context(&live, &context_id).await })
+        .finish_anyway(async move {
+            let context = worker.delete_context(&live, &context_id).await?;
+            let deed = deed("code_context.delete", &context.id, &live);
+            let details = json!({ "sandboxId": live.id });
+            worker
+                .audit
+                .by_key(&caller, &caller.request, deed, &details);
+            Ok::<_, ApiError>(context)
+        })
         .await?;
     Ok(Json(ContextAnswer { context }))
 }
@@ -136,6 +160,9 @@ pub(super) async fn interrupt(
 ) -> ApiResult<Json<InterruptAnswer>> {
     let live = app.live_sandbox(&caller, &id).await?;
     let interrupted = live.context(&context_id)?.interrupt();
+    let deed = deed("code_context.interrupt", &context_id, &live);
+    let details = json!({ "sandboxId": live.id, "interrupted": interrupted });
+    app.audit.by_key(&caller, &caller.request, deed, &details);
     Ok(Json(InterruptAnswer { interrupted }))
 }
 

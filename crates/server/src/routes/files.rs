@@ -139,6 +139,7 @@ pub(super) async fn write(
         return Err(file_too_large());
     }
     let live = app.live_sandbox(&caller, &id).await?;
+    let bytes = i64::try_from(content.len()).unwrap_or(i64::MAX);
     let spec = WriteSpec {
         path,
         within: Within::Workspace,
@@ -148,6 +149,7 @@ pub(super) async fn write(
         content,
     };
     let file = wire(live.host.write(spec).await?);
+    app.note_usage(&live.row(), "file_bytes_written", bytes);
     Ok(Json(FileAnswer { file }))
 }
 

@@ -4,6 +4,7 @@
 //! checks, calls one service and answers; wire formats end here.
 
 mod api_keys;
+mod audit_events;
 mod code;
 mod commands;
 mod files;
@@ -29,7 +30,9 @@ use utoipa_axum::routes;
 /// The whole HTTP side of the server.
 pub fn router(app: App) -> Router {
     let (router, description) = described().split_for_parts();
-    let router = router.merge(openapi::router(&description));
+    let router = router
+        .merge(openapi::router(&description))
+        .merge(api_keys::dashboard_router());
     let router = if app.config.metrics {
         router.merge(health::metrics_router())
     } else {
@@ -50,6 +53,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(api_keys::list))
         .routes(routes!(api_keys::get, api_keys::revoke))
         .routes(routes!(usage::get))
+        .routes(routes!(audit_events::list))
         .routes(routes!(sandboxes::list, sandboxes::create))
         .routes(routes!(sandboxes::get, sandboxes::delete))
         .routes(routes!(sandboxes::extend))

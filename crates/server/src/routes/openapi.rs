@@ -47,6 +47,7 @@ const ERRORS: [(&str, &str); 8] = [
         (name = "projects", description = "What sandboxes and keys belong to"),
         (name = "api-keys", description = "Keys, without their secrets"),
         (name = "usage", description = "What was used"),
+        (name = "audit-events", description = "Who did what"),
         (name = "health", description = "Probes")
     ),
     components(schemas(crownest_api::ErrorEnvelope, crownest_api::Scope))

@@ -2,6 +2,7 @@
 
 use super::paging;
 use crate::app::App;
+use crate::audit::Deed;
 use crate::auth::{ANY_SCOPE, Caller, micros};
 use crate::checks;
 use crate::error::ApiResult;
@@ -15,6 +16,8 @@ use crownest_api::page::{Page, PageQuery};
 use crownest_api::project::{CreateProject, Project, ProjectAnswer};
 use crownest_api::{IdKind, Scope, Timestamp, new_id};
 use crownest_store as store;
+use serde_json::json;
+use std::sync::Arc;
 
 /// Projects that the key may touch, newest first.
 #[utoipa::path(
@@ -58,8 +61,18 @@ pub(super) async fn create(
     };
     let work = {
         let app = app.clone();
+        let (who, request) = (Arc::clone(&caller.principal), caller.request.clone());
         async move {
             app.store.insert_project(&row).await?;
+            let deed = Deed {
+                action: "project.create",
+                resource_kind: "project",
+                resource_id: &row.id,
+                project_id: Some(&row.id),
+                outcome: "ok",
+            };
+            app.audit
+                .by_key(&who, &request, deed, &json!({ "name": row.name }));
             Answer::json(StatusCode::CREATED, &ProjectAnswer { project: wire(row) })
         }
     };

@@ -2,12 +2,13 @@
 
 use super::paging;
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, Principal};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, PathArgs, QueryArgs};
 use crate::idempotency::{AfterRestart, Answer, IdempotencyKey};
 use crate::lifecycle::deed;
-use crate::sandboxes::{self, Found};
+use crate::request::RequestContext;
+use crate::sandboxes::{self, Found, LiveSandbox};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -35,7 +36,7 @@ pub(super) async fn create(
     key: IdempotencyKey,
     body: JsonBody<CreateSandbox>,
 ) -> ApiResult<Response> {
-    let creation = app.check_creation(body.value)?;
+    let creation = app.check_creation(&caller, body.value)?;
     let (worker, who, request) = (
         app.clone(),
         Arc::clone(&caller.principal),
@@ -136,35 +137,49 @@ pub(super) async fn get(
 /// Ends a sandbox and everything in it. Ending it again changes nothing.
 #[utoipa::path(
     delete, path = "/v1/sandboxes/{sandboxId}", operation_id = "killSandbox", tag = "sandboxes",
-    params(("sandboxId" = String, Path)), responses((status = 200, body = SandboxAnswer)),
+    params(("sandboxId" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 200, body = SandboxAnswer)),
     security(("bearer" = ["sandbox:kill"]), ("apiKey" = ["sandbox:kill"]))
 )]
 pub(super) async fn delete(
     State(app): State<App>,
     caller: Caller<{ Scope::SandboxKill as u8 }>,
     PathArgs(id): PathArgs<String>,
-) -> ApiResult<Json<SandboxAnswer>> {
-    let sandbox = match app.find_sandbox(&caller, &id).await? {
-        Found::Ended(row) => sandboxes::wire(&row),
-        Found::Live(live) => {
-            let worker = app.clone();
-            app.finish_anyway(async move {
-                let (status, reason) = (SandboxStatus::Destroyed, DestroyedReason::UserKilled);
-                worker.end(&live, status, reason).await;
-                if !live.recorded.load(Ordering::Relaxed) {
-                    let message = "the sandbox has ended, which could not be recorded yet";
-                    return Err(ApiError::new(ErrorCode::Unavailable, message).retry_after(1_000));
-                }
-                let deed = deed("sandbox.kill", &live, "ok");
+    key: IdempotencyKey,
+) -> ApiResult<Response> {
+    let (worker, who) = (app.clone(), Arc::clone(&caller.principal));
+    let request = caller.request.clone();
+    let work = async move {
+        let sandbox = match worker.find_sandbox(&who, &id).await? {
+            Found::Ended(row) => sandboxes::wire(&row),
+            Found::Live(live) => {
+                let app = worker.clone();
                 worker
-                    .audit
-                    .by_key(&caller, &caller.request, deed, &json!({}));
-                Ok(live.wire())
-            })
-            .await?
-        }
+                    .finish_anyway(async move { kill(&app, &who, &request, &live).await })
+                    .await?
+            }
+        };
+        Answer::json(StatusCode::OK, &SandboxAnswer { sandbox })
     };
-    Ok(Json(SandboxAnswer { sandbox }))
+    app.idempotent(&key, &caller, &[], AfterRestart::Repeat, work)
+        .await
+}
+
+async fn kill(
+    app: &App,
+    who: &Principal,
+    request: &RequestContext,
+    live: &Arc<LiveSandbox>,
+) -> ApiResult<Sandbox> {
+    let (status, reason) = (SandboxStatus::Destroyed, DestroyedReason::UserKilled);
+    app.end(live, status, reason).await;
+    if !live.recorded.load(Ordering::Relaxed) {
+        let message = "the sandbox has ended, which could not be recorded yet";
+        return Err(ApiError::new(ErrorCode::Unavailable, message).retry_after(1_000));
+    }
+    let deed = deed("sandbox.kill", live, "ok");
+    app.audit.by_key(who, request, deed, &json!({}));
+    Ok(live.wire())
 }
 
 /// Gives a live sandbox a new time to live, from now. Deprecated: use `/ttl`.
@@ -213,7 +228,7 @@ async fn set_ttl(
     let request = caller.request.clone();
     let work = async move {
         let live = worker.live_sandbox(&who, &id).await?;
-        let sandbox = worker.extend_sandbox(&live, ttl_ms).await?;
+        let sandbox = worker.extend_sandbox(&who, &live, ttl_ms).await?;
         let deed = deed("sandbox.extend", &live, "ok");
         worker
             .audit

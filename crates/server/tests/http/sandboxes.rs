@@ -151,6 +151,7 @@ async fn sandboxes_of_others_do_not_exist() {
         id: "org_other".into(),
         name: "other".into(),
         created_at: 1,
+        plan: None,
     };
     let project = crownest_store::Project {
         id: "prj_other".into(),

@@ -65,10 +65,7 @@ async fn a_newer_schema_is_refused(bed: Bed) {
     assert!(
         matches!(
             error,
-            StoreError::SchemaNewer {
-                found: 99,
-                known: 1
-            }
+            StoreError::SchemaNewer { found: 99, known } if known < 99
         ),
         "{error:?}"
     );

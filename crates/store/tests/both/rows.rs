@@ -14,6 +14,7 @@ pub(crate) fn founding(name: &str) -> Founding {
             id: org_id.clone(),
             name: name.to_owned(),
             created_at: 10,
+            plan: None,
         },
         user: User {
             id: format!("usr_{name}"),
