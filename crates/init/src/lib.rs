@@ -3,7 +3,7 @@
 //! Owns: the link protocol (its framing in [`frame`], its messages in [`link`]) and the framing
 //! of kernel drivers ([`kernel`]). Both ends use these types, so they cannot drift. Beside them
 //! what else init reads of bytes that are not its own, as pure functions: [`characters`] of
-//! output, a [`path`], a line about a [`process`].
+//! output, a [`path`], a line about a [`process`]. [`unpack`] has the entries of archives.
 //! Does not own: sockets, processes, files. Those are in the binary (`main.rs`) on one side and
 //! in `crownest-server` on the other.
 //!
@@ -15,3 +15,4 @@ pub mod kernel;
 pub mod link;
 pub mod path;
 pub mod process;
+pub mod unpack;

@@ -179,6 +179,10 @@ pub enum Request {
     },
     /// A file or an empty directory.
     FileRemove { path: String, within: Within },
+    /// Makes entries below `/workspace` in their order; body = their bytes, one after the other.
+    /// At most [`crate::unpack::ENTRIES_MAX`] entries and [`FILE_BYTES_MAX`] bytes. Not undone
+    /// when one fails: the error names it.
+    FileUnpack { entries: Vec<crate::unpack::Entry> },
     /// Reply with one fd: a non-blocking TCP connection to that port on the sandbox's loopback.
     Dial { port: u16 },
 }

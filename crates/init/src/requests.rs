@@ -83,7 +83,8 @@ impl Host {
             | Request::FileWrite { .. }
             | Request::FileMkdir { .. }
             | Request::FileMove { .. }
-            | Request::FileRemove { .. }) => files::handle(&request, &body).map(Some),
+            | Request::FileRemove { .. }
+            | Request::FileUnpack { .. }) => files::handle(&request, &body).map(Some),
         };
         self.answer_handled(to, handled);
     }

@@ -4,11 +4,13 @@
 //! Each function runs a parser the way the server runs it, on bytes of a client or of a sandbox,
 //! and panics when something does not hold that must hold whatever the bytes are.
 
-use crate::auth::{self, Principal};
+use crate::archive::{self, ArchiveError, sample};
+use crate::auth::{self, Actor, Principal};
 use crate::code::ContextCreation;
 use crate::commands::CheckedCommand;
 use crate::host::{RunDone, RunEvent, RunOutcome};
 use crate::outputs::OutputPolicy;
+use crate::plans::Plan;
 use crate::run_result::{RunCollector, RunPlace, Step};
 use crate::runs::{CheckedRun, complete_frame};
 use crate::{ApiError, ApiResult, checks, extract, idempotency, request, routes, sse};
@@ -24,6 +26,7 @@ use crownest_api::project::CreateProject;
 use crownest_api::sandbox::{CreateSandbox, ExtendSandbox};
 use crownest_api::scope::ScopeSet;
 use crownest_api::{ErrorBody, limits, metadata};
+use crownest_init::unpack::{Entry, EntryKind};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -36,6 +39,8 @@ const ERROR_BYTES_MAX: usize = 4 * 1024;
 /// One JSON body, parsed and checked as its route does it.
 pub fn body(route: u8, raw: &[u8]) {
     let who = Principal {
+        actor: Actor::ApiKey,
+        plan: Plan::default(),
         key_id: "key_1".into(),
         org_id: "org_1".into(),
         user_id: "usr_1".into(),
@@ -56,7 +61,7 @@ pub fn body(route: u8, raw: &[u8]) {
         4 => extract::parse_json::<WriteFile>(raw).and_then(|request| path(&request.path)),
         5 => extract::parse_json::<MakeDirectory>(raw).and_then(|request| path(&request.path)),
         6 => extract::parse_json::<MoveFile>(raw)
-            .and_then(|request| path(&request.from).and(path(&request.to))),
+            .and_then(|request| path(&request.from).and_then(|()| path(&request.to))),
         7 => extract::parse_json::<CreateProject>(raw)
             .and_then(|request| checks::name(&request.name)),
         _ => extract::parse_json::<ExtendSandbox>(raw).map(drop),
@@ -134,6 +139,94 @@ fn refused_well(result: ApiResult<()>) {
         (again.code, again.message, again.details),
         (code, message, details)
     );
+}
+
+/// An archive as it was uploaded: what is refused is refused in bounded words, what passes stays in
+/// the workspace and has the bytes that it says.
+pub fn archive(file: &[u8]) {
+    let limits = archive::Limits {
+        entries_max: 200,
+        unpacked_bytes_max: 4 << 20,
+        archive_bytes_max: 5 << 20,
+        ratio_max: 200,
+    };
+    let (mut entries, mut bytes) = (0, 0);
+    let outcome = archive::read(file, limits, &mut |batch| {
+        entries += batch.entries.iter().filter(|entry| begins(entry)).count();
+        let lengths: usize = batch.entries.iter().map(unpacks_well).sum();
+        assert_eq!(lengths, batch.body.len());
+        bytes += lengths as u64;
+        Ok(())
+    });
+    match outcome {
+        // "./" is an entry of which nothing is made.
+        Ok(summary) => assert!(summary.bytes == bytes && summary.entries >= entries as u64),
+        Err(ArchiveError::Invalid(why) | ArchiveError::TooLarge(why)) => {
+            assert!(
+                why.len() <= ERROR_BYTES_MAX && !why.contains(char::is_control),
+                "{why:?}"
+            );
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// Flag, name, link target and content of an entry.
+pub type ArchiveEntry<'a> = (u8, &'a [u8], &'a [u8], &'a [u8]);
+
+/// A tar archive of these entries, compressed.
+#[must_use]
+pub fn archive_of(entries: &[ArchiveEntry<'_>]) -> Vec<u8> {
+    let entries = entries
+        .iter()
+        .flat_map(|(flag, name, link, content)| sample::entry(*flag, name, link, content));
+    sample::gzip(&sample::ended(entries.collect()))
+}
+
+/// These bytes inside a gzip file.
+#[must_use]
+pub fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    sample::gzip(bytes)
+}
+
+fn begins(entry: &Entry) -> bool {
+    !matches!(entry.kind, EntryKind::File { offset: 1.., .. })
+}
+
+/// Checks what init would be told to make; returns how many bytes of the body it takes.
+fn unpacks_well(entry: &Entry) -> usize {
+    let inside = |path: &str| {
+        let plain =
+            !path.starts_with('/') && path.split('/').all(|n| !matches!(n, "" | "." | ".."));
+        assert!(
+            plain && path.len() < 4_090 && !path.contains('\0'),
+            "{path:?}"
+        );
+    };
+    inside(&entry.path);
+    match &entry.kind {
+        EntryKind::Directory { mode } => assert!(*mode <= 0o777),
+        EntryKind::File { length, last, .. } => {
+            assert!(last.is_none_or(|last| last.mode <= 0o777 && last.modified_s >= 0));
+            return usize::try_from(*length).expect("a piece fits");
+        }
+        EntryKind::HardLink { target } => inside(target),
+        EntryKind::Symlink { target } => {
+            let place = std::path::Path::new("/workspace").join(&entry.path);
+            let end = place.parent().expect("it has one").join(target);
+            let mut depth = 0;
+            // Never above /workspace, not even on the way.
+            for part in end.components().skip(2) {
+                depth += match part {
+                    std::path::Component::ParentDir => -1,
+                    _ => 1,
+                };
+                assert!(depth >= 0, "{entry:?}");
+            }
+            assert!(end.starts_with("/workspace"), "{entry:?}");
+        }
+    }
+    0
 }
 
 /// One thing that a run says.

@@ -15,6 +15,7 @@ pub mod egress;
 pub mod host;
 
 mod app;
+mod archive;
 mod audit;
 mod auth;
 mod bootstrap;

@@ -1,13 +1,14 @@
 //! File operations, made with the rights of the tenant's user and never with init's.
 //!
 //! Owns: what each file request does. `resolve.rs` owns where a path leads, `write.rs` what
-//! changes a directory. Only regular files and directories are ever opened; nothing here waits:
+//! changes a directory, `unpack.rs` what an archive becomes. Only regular files and directories are ever opened; nothing here waits:
 //! a pipe, a device or a socket is refused before it is opened.
 //!
 //! Invariant: between [`AsUser::enter`] and its end no descriptor of init's own is created and
 //! nothing outside this folder runs.
 
 mod resolve;
+mod unpack;
 mod write;
 
 use crate::calls::{Answer, refuse};
@@ -73,6 +74,7 @@ pub(crate) fn handle(request: &Request, body: &[u8]) -> Result<Answer, CallError
             overwrite,
         } => write::rename(from, to, *within, *overwrite),
         Request::FileRemove { path, within } => write::remove(path, *within),
+        Request::FileUnpack { entries } => unpack::unpack(entries, body),
         _ => refuse(CallErrorCode::Internal, "not a file request"),
     }
 }

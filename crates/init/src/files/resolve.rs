@@ -38,6 +38,10 @@ impl Place {
         &self.fd
     }
 
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     pub(super) fn require_regular(&self) -> Result<(), CallError> {
         match self.kind() {
             FileType::RegularFile => Ok(()),

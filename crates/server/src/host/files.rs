@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crownest_init::link::{
     FILE_BYTES_MAX, FileEntry, FileStat, LIST_ENTRIES_MAX, Reply, Request, Within,
 };
+use crownest_init::unpack::Entry;
 use std::time::Duration;
 
 /// Longest wait for one file operation.
@@ -162,6 +163,17 @@ impl Sandbox {
             within,
         };
         self.file_call(request, Bytes::new()).await.map(drop)
+    }
+
+    /// Makes entries of an archive below `/workspace`, in their order. `body` has their bytes.
+    /// What was made before an entry that fails stays.
+    ///
+    /// # Errors
+    /// [`HostError::File`] and [`HostError::Invalid`], naming the entry.
+    pub async fn unpack(&self, entries: Vec<Entry>, body: Bytes) -> Result<(), HostError> {
+        self.file_call(Request::FileUnpack { entries }, body)
+            .await
+            .map(drop)
     }
 
     async fn file_call(&self, request: Request, body: Bytes) -> Result<(Reply, Bytes), HostError> {
