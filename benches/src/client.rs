@@ -65,6 +65,7 @@ impl Endpoint {
             sender,
             bearer: format!("Bearer {}", self.api_key),
             host: self.authority.clone(),
+            peer: self.authority.clone(),
         })
     }
 }
@@ -75,9 +76,23 @@ pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
     bearer: String,
     host: String,
+    peer: String,
 }
 
 impl Client {
+    /// Another connection to the same server, on which requests are for another host.
+    pub(crate) async fn again(&self, host: &str) -> Result<Self> {
+        let api_key = self.bearer.trim_start_matches("Bearer ").to_owned();
+        let endpoint = Endpoint {
+            authority: self.peer.clone(),
+            api_key,
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            ..endpoint.connect().await?
+        })
+    }
+
     fn request(
         &self,
         method: Method,

@@ -95,7 +95,10 @@ impl Options {
         Row::value_variants()
             .iter()
             .copied()
-            .filter(|row| self.only.is_empty() || self.only.contains(row))
+            .filter(|row| match &self.only[..] {
+                [] => *row != Row::Load,
+                only => only.contains(row),
+            })
             .collect()
     }
 

@@ -37,6 +37,14 @@ pub(crate) fn sandboxes_below(server: u32) -> Result<Processes> {
     Ok(found)
 }
 
+/// What the server's own processes (server, spawner, zygotes) hold and share with nobody.
+pub(crate) fn resident_mib(server: u32) -> Result<f64> {
+    let own = tree(server)?
+        .into_iter()
+        .filter(|(_, uid)| uid >> UID_RANGE_BITS == 0);
+    own.map(|(pid, _)| Ok(size(pid)?.private)).sum()
+}
+
 /// Processor time that the processes of a server have used so far; of those that live. Unlike
 /// latency it hardly depends on what else the machine does.
 pub(crate) fn processor_time(server: u32) -> Result<Duration> {

@@ -3,6 +3,7 @@
 
 mod density;
 mod lifecycle;
+mod load;
 mod runs;
 mod stream;
 
@@ -33,6 +34,8 @@ pub(crate) enum Row {
     Sustained,
     Memory,
     Density,
+    /// Only when it is asked for: it takes ten minutes.
+    Load,
 }
 
 impl Row {
@@ -50,6 +53,7 @@ impl Row {
             Self::Sustained => "sustained",
             Self::Memory => "memory",
             Self::Density => "density",
+            Self::Load => "load",
         }
     }
 }
@@ -68,6 +72,7 @@ pub(crate) struct Scale {
     pub(crate) sustained_seconds: u64,
     pub(crate) memory_sandboxes: usize,
     pub(crate) density_sandboxes: usize,
+    pub(crate) load_seconds: u64,
 }
 
 impl Scale {
@@ -79,6 +84,7 @@ impl Scale {
         sustained_seconds: 5,
         memory_sandboxes: 50,
         density_sandboxes: 200,
+        load_seconds: 600,
     };
     pub(crate) const QUICK: Self = Self {
         rounds: 2,
@@ -88,6 +94,7 @@ impl Scale {
         sustained_seconds: 2,
         memory_sandboxes: 10,
         density_sandboxes: 20,
+        load_seconds: 20,
     };
 }
 
@@ -119,6 +126,7 @@ impl Bench {
             Row::Sustained => lifecycle::sustained(self).await,
             Row::Memory => density::memory(self).await,
             Row::Density => density::density(self).await,
+            Row::Load => load::load(self).await,
         }
     }
 

@@ -8,21 +8,25 @@ use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 use bytes::Bytes;
+use crownest_api::limits;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 const CONTENT_TYPE: &str = "application/vnd.oai.openapi+json; charset=utf-8";
 
 /// Error answers of every guarded operation.
-const ERRORS: [(&str, &str); 8] = [
+const ERRORS: [(&str, &str); 11] = [
     ("400", "A malformed or invalid request"),
     ("401", "No valid API key"),
+    ("402", "The credit of the organization's plan is used up"),
     (
         "403",
         "The key lacks the scope, or may not touch the project",
     ),
     ("404", "No such resource for this key"),
     ("409", "A conflict, for instance over an Idempotency-Key"),
+    ("410", "It existed, and is gone: a destroyed sandbox"),
+    ("413", "Larger than is taken"),
     ("429", "A quota or rate limit"),
     ("500", "A fault of the server"),
     ("503", "The server cannot do it now"),
@@ -83,6 +87,7 @@ fn finish(description: &utoipa::openapi::OpenApi) -> Value {
         if is_guarded(operation) {
             add_errors(operation);
         }
+        bound_parameters(operation);
         add_descriptions(operation);
     }
     document
@@ -111,6 +116,25 @@ fn add_errors(operation: &mut Value) {
                 } },
             })
         });
+    }
+}
+
+/// Bounds of parameters that many operations have.
+fn bound_parameters(operation: &mut Value) {
+    let parameters = operation["parameters"].as_array_mut();
+    for parameter in parameters.into_iter().flatten() {
+        let bounds = match parameter["name"].as_str() {
+            Some("Idempotency-Key") => json!({
+                "type": "string", "minLength": 1, "maxLength": limits::IDEMPOTENCY_KEY_BYTES_MAX,
+                "pattern": "^[!-~]+$",
+            }),
+            Some("cursor") => json!({
+                "type": "string", "maxLength": limits::CURSOR_BYTES_MAX,
+                "pattern": "^[A-Za-z0-9_-]*$",
+            }),
+            _ => continue,
+        };
+        parameter["schema"] = bounds;
     }
 }
 
