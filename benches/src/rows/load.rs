@@ -135,11 +135,7 @@ async fn client(server: &Arc<Server>, number: u64, until: Instant) -> Result<Tal
             Deed::Replace => home.replace(server, &mut connection).await,
         };
         match done {
-            Ok(()) => tally
-                .took
-                .entry(deed)
-                .or_default()
-                .push_ms(began.elapsed()),
+            Ok(()) => tally.took.entry(deed).or_default().push_ms(began.elapsed()),
             Err(error) => {
                 *tally.wrong.entry(without_ids(&error)).or_default() += 1;
                 // The connection may be the reason.

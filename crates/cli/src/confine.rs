@@ -201,6 +201,80 @@ mod tests {
         found
     }
 
+    /// Transactions whose statements now and then split pages of every index at once: what such a
+    /// statement may have to take back is more than the database keeps in memory unless it is told
+    /// to, and there is no directory for a temporary file.
+    fn write_transactions(database: &Path) {
+        use crownest_store::{AuditEvent, Records, Sandbox, SandboxStatus, Store, UsageEvent};
+        const TRANSACTIONS: usize = 3_000;
+        let now = 1_000_000;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let store = Store::open(database.to_str().unwrap(), &Default::default())
+                .await
+                .unwrap();
+            let owner = crownest_server::bootstrap(&store).await.unwrap().unwrap();
+            for number in 0..TRANSACTIONS {
+                // Ids without order, so that they go everywhere in an index.
+                let id = format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let sandbox = Sandbox {
+                    id: format!("sbx_{id}"),
+                    org_id: owner.org_id.clone(),
+                    project_id: owner.project_id.clone(),
+                    node_id: "node_1".into(),
+                    status: SandboxStatus::Ready,
+                    template_slug: "python".into(),
+                    template_id: "tpl_python".into(),
+                    template_version: "1".into(),
+                    template_version_id: "tplv_1".into(),
+                    ttl_ms: 1,
+                    created_at: now,
+                    ready_at: Some(now),
+                    expires_at: now,
+                    destroyed_at: None,
+                    destroyed_reason: None,
+                    metadata: std::collections::BTreeMap::new(),
+                    runtime: None,
+                    network_mode: "none".into(),
+                    created_by: "key_1".into(),
+                };
+                let usage = UsageEvent {
+                    id: format!("use_{id}"),
+                    org_id: owner.org_id.clone(),
+                    project_id: None,
+                    resource_id: None,
+                    metric: "m".into(),
+                    amount: 1,
+                    created_at: now,
+                };
+                let audit = AuditEvent {
+                    id: format!("aud_{id}"),
+                    org_id: owner.org_id.clone(),
+                    project_id: None,
+                    at: now,
+                    actor_kind: "api_key".into(),
+                    actor_id: "key_1".into(),
+                    action: "sandbox.create".into(),
+                    resource_kind: "sandbox".into(),
+                    // Long enough that every page of the index over it has few entries.
+                    resource_id: id.repeat(40),
+                    outcome: "ok".into(),
+                    request_id: None,
+                    details: "x".repeat(600),
+                };
+                let records = Records {
+                    usage: &usage,
+                    audit: Some(&audit),
+                };
+                store.begin_sandbox(&sandbox, records).await.unwrap();
+            }
+            store.close().await;
+        });
+    }
+
     /// Credentials, Landlock and filters belong to a thread: the test confines one of its own
     /// with what the server runs at its start, and lets it try.
     #[test]
@@ -238,6 +312,7 @@ mod tests {
             fs::write(data.join("database"), b"rows").unwrap();
             assert_eq!(fs::read(data.join("database")).unwrap(), b"rows");
             assert!(File::open("/etc/hosts").is_ok());
+            write_transactions(&data.join("crownest.db"));
             assert!(std::net::TcpListener::bind("127.0.0.1:0").is_ok());
             let netlink = socket(AddressFamily::NETLINK, SocketType::RAW, None);
             assert_ne!(

@@ -135,8 +135,11 @@ impl From<StoreError> for ApiError {
                 "the storage of the server is full; nothing was changed",
                 format_args!("store: {error}"),
             ),
-            error if error.is_transient() => {
+            StoreError::Busy { .. } => {
                 Self::unavailable("the store is busy", format_args!("store: {error}"))
+            }
+            error if error.is_transient() => {
+                Self::unavailable("the store is unavailable", format_args!("store: {error}"))
             }
             error => Self::internal(format_args!("store: {error}")),
         }

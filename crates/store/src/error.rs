@@ -48,19 +48,19 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     /// The database cannot be reached or cannot write (server down, read-only).
-    #[error("{what}: the database is unavailable")]
+    #[error("{what}: the database is unavailable: {source}")]
     Unavailable {
         what: &'static str,
         source: sqlx::Error,
     },
     /// A stored row is not what this program writes.
-    #[error("{what}: a stored row cannot be understood")]
+    #[error("{what}: a stored row cannot be understood: {source}")]
     Decode {
         what: &'static str,
         source: sqlx::Error,
     },
     /// Anything else a statement can fail with.
-    #[error("{what}: the statement failed")]
+    #[error("{what}: the statement failed: {source}")]
     Statement {
         what: &'static str,
         source: sqlx::Error,

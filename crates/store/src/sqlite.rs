@@ -102,6 +102,10 @@ fn connect_options(path: &Path, options: &StoreOptions) -> SqliteConnectOptions 
         .pragma("wal_autocheckpoint", WAL_PAGES_MAX)
         .pragma("journal_size_limit", WAL_BYTES_KEPT)
         .pragma("trusted_schema", "OFF")
+        // What a statement in a transaction may have to take back goes to a temporary file when it
+        // is more than 64 KiB (a few pages that split), and the server may make files in no
+        // directory where SQLite looks for room.
+        .pragma("temp_store", "MEMORY")
         .thread_name(|number| format!("sqlite-{number}"))
         .disable_statement_logging()
 }
