@@ -58,3 +58,4 @@ if scripts/with-rust.sh bash -c 'command -v rustup' >/dev/null &&
 fi
 
 scripts/venv.sh
+scripts/versitygw.sh

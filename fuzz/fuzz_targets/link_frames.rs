@@ -83,7 +83,9 @@ fn paths(request: &Request) {
         | Request::FileRead { path, within, .. }
         | Request::FileWrite { path, within, .. }
         | Request::FileMkdir { path, within, .. }
-        | Request::FileRemove { path, within } => judged(path, *within),
+        | Request::FileRemove { path, within }
+        | Request::FileOpen { path, within }
+        | Request::UploadBegin { path, within, .. } => judged(path, *within),
         Request::FileMove {
             from, to, within, ..
         } => {

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,17 @@ def refusal(response: httpx.Response, status: int, code: str) -> Json:
     assert (response.status_code, error["code"]) == (status, code), response.text
     assert error["message"] and error["requestId"] == response.headers["x-request-id"]
     return error
+
+
+def usage_of(server: Server, resource: str, metric: str) -> Callable[[], int]:
+    """Asks the store how much of a metric was written down for a resource."""
+
+    def used() -> int:
+        with closing(sqlite3.connect(server.data_dir / "crownest.db")) as database:
+            query = "SELECT SUM(amount) FROM usage_events WHERE resource_id = ? AND metric = ?"
+            return database.execute(query, (resource, metric)).fetchone()[0] or 0
+
+    return used
 
 
 def events(lines: Iterator[str]) -> Iterator[Json]:

@@ -103,6 +103,8 @@ error_codes! {
     CodeSourceTooLarge = "code_source_too_large", 413;
     /// A body over the limit of the route.
     RequestTooLarge = "request_too_large", 413;
+    /// None of the bytes that `Range` asks for are there; `details.sizeBytes` says how many are.
+    RangeNotSatisfiable = "range_not_satisfiable", 416;
     QuotaExceeded = "quota_exceeded", 429;
     RateLimited = "rate_limited", 429;
     DownloadExportFailed = "download_export_failed", 500;

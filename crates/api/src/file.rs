@@ -2,6 +2,7 @@
 
 use crate::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
 
 /// What a path is.
@@ -93,6 +94,68 @@ pub struct ReadQuery {
     pub path: Option<String>,
     /// `utf8` (default) or `base64`.
     pub encoding: Option<String>,
+}
+
+/// `POST …/files/download-url`.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub struct MakeDownloadUrl {
+    /// Absolute under `/workspace`, or relative to it. A regular file.
+    pub path: String,
+}
+
+/// A URL to download from. It carries its own permission until it expires; with an API key it
+/// works as well, and then without end.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DownloadUrl {
+    /// Always `api_key`.
+    #[schema(example = "api_key")]
+    pub auth_mode: String,
+    /// Always `GET`.
+    #[schema(example = "GET")]
+    pub method: String,
+    pub url: String,
+    pub expires_at: Timestamp,
+}
+
+/// `POST …/files/upload-url`.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MakeUploadUrl {
+    /// Absolute under `/workspace`, or relative to it.
+    pub path: String,
+    /// Default true.
+    pub overwrite: Option<bool>,
+    /// Default false.
+    pub create_parents: Option<bool>,
+}
+
+/// A URL to upload to: `PUT` with the bytes as body, of known length or chunked, and with these
+/// headers. It carries its own permission until it expires.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UploadUrl {
+    /// Always `PUT`.
+    #[schema(example = "PUT")]
+    pub method: String,
+    pub url: String,
+    pub headers: BTreeMap<String, String>,
+    pub expires_at: Timestamp,
+    /// What the disk of the sandbox takes when it is empty.
+    pub max_size_bytes: u64,
+}
+
+/// Where an upload goes.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(rename_all = "camelCase")]
+pub struct UploadQuery {
+    /// Absolute under `/workspace`, or relative to it.
+    pub path: Option<String>,
+    /// Default true.
+    pub overwrite: Option<bool>,
+    /// Default false.
+    pub create_parents: Option<bool>,
 }
 
 /// Answer with one file.

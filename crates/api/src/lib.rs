@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api_key;
+pub mod artifact;
 pub mod audit_event;
 pub mod code;
 pub mod command;

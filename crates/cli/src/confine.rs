@@ -58,7 +58,7 @@ pub(crate) fn drop_privileges(uid: u32, gid: u32) -> io::Result<()> {
     Ok(task::set_no_new_privs(true)?)
 }
 
-/// Leaves the data directory writable and what [`READABLE`] names readable; nothing else exists.
+/// Leaves the data directory (and that of objects) writable and what [`READABLE`] names readable; nothing else exists.
 /// A kernel without Landlock leaves it at file permissions, and the log says so.
 ///
 /// # Errors
@@ -80,6 +80,9 @@ pub(crate) fn restrict_files(options: &ServeOptions, layout: &Layout) -> anyhow:
     rules = allow(rules, &options.data_dir, write)?;
     if let Some(directory) = sqlite_directory(options) {
         rules = allow(rules, &directory, write)?;
+    }
+    if let Some(directory) = &options.objects_dir {
+        rules = allow(rules, directory, write)?;
     }
     rules = allow(rules, layout.root(), read)?;
     rules = allow(rules, &options.templates_dir, read)?;

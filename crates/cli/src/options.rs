@@ -31,6 +31,30 @@ pub(crate) struct ServeOptions {
     /// Database: a path for SQLite or postgres://…; default: crownest.db in the data directory.
     #[arg(long, env = "CROWNEST_DATABASE_URL")]
     pub database_url: Option<String>,
+    /// Directory of artifacts and logs; default: objects in the data directory.
+    #[arg(long, env = "CROWNEST_OBJECTS_DIR")]
+    pub objects_dir: Option<PathBuf>,
+    /// Keep artifacts and logs in this bucket of an S3-compatible server instead.
+    #[arg(long, env = "CROWNEST_S3_BUCKET", conflicts_with = "objects_dir")]
+    pub s3_bucket: Option<String>,
+    /// Where that server is: https://… or, for one on a network that you trust, http://…; absent:
+    /// Amazon's own for the region.
+    #[arg(long, env = "CROWNEST_S3_ENDPOINT")]
+    pub s3_endpoint: Option<String>,
+    /// Its region.
+    #[arg(long, env = "CROWNEST_S3_REGION", default_value = "us-east-1")]
+    pub s3_region: String,
+    /// Access key for it.
+    #[arg(long, env = "CROWNEST_S3_ACCESS_KEY_ID")]
+    pub s3_access_key_id: Option<String>,
+    /// Secret of that access key. A flag can be seen by every user of the machine: use the
+    /// variable or the file.
+    #[arg(long, env = "CROWNEST_S3_SECRET_ACCESS_KEY", hide_env_values = true)]
+    pub s3_secret_access_key: Option<Secret>,
+    /// The bucket is named in the path of a URL, as most self-hosted servers want it, instead of in
+    /// the host name.
+    #[arg(long, env = "CROWNEST_S3_PATH_STYLE", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub s3_path_style: bool,
     /// SQLite: sync to disk at every commit (1.7 ms instead of 9 µs). Without it a crash of the
     /// machine may lose the last commits; a crash of the server never does.
     #[arg(long, env = "CROWNEST_DATABASE_SYNC", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
@@ -142,6 +166,31 @@ pub(crate) struct ServeOptions {
     /// Log lines as JSON.
     #[arg(long, env = "CROWNEST_LOG_JSON", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub log_json: bool,
+}
+
+/// A value that is never printed. The supervisor hands it to the server it starts.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
 }
 
 /// docs/configuration.md, from the options themselves.

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use std::fs::{self, File, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long an address may be in use before that is an error.
@@ -41,9 +41,13 @@ impl Prepared {
         options.egress(Vec::new())?;
         options.environment()?;
         options.certificates()?;
+        options.objects()?;
         let lock = open_data_dir(&options.data_dir, user)?;
         options.data_dir = options.data_dir.canonicalize().context("--data-dir")?;
         check_reachable(&options.data_dir, user)?;
+        if let Some(directory) = &mut options.objects_dir {
+            *directory = open_objects_dir(directory, user)?;
+        }
         check_templates(&options)?;
         let root = Path::new(cgroup::CGROUP_ROOT);
         let live = |n| cgroup::populated(root, &Layout::new(n).cgroup());
@@ -67,8 +71,12 @@ fn check_templates(options: &ServeOptions) -> anyhow::Result<()> {
     let Ok(templates) = options.templates_dir.canonicalize() else {
         return Ok(());
     };
-    if templates.starts_with(&options.data_dir) {
-        bail!("--templates-dir must not be inside --data-dir, which belongs to the server's user");
+    let objects = options.objects_dir.as_ref();
+    if templates.starts_with(&options.data_dir) || objects.is_some_and(|o| templates.starts_with(o))
+    {
+        bail!(
+            "--templates-dir must not be inside --data-dir or --objects-dir, which belong to the server's user"
+        );
     }
     Ok(())
 }
@@ -114,6 +122,18 @@ fn open_data_dir(path: &Path, user: User) -> anyhow::Result<File> {
     }
 }
 
+/// Makes the directory of objects, when it is not in the data directory, and gives it to the
+/// server's user. Its contents are not touched: nothing that root does later depends on them.
+fn open_objects_dir(path: &Path, user: User) -> anyhow::Result<PathBuf> {
+    let named = || path.display().to_string();
+    fs::create_dir_all(path).with_context(|| format!("creating {}", named()))?;
+    let path = path.canonicalize().context("--objects-dir")?;
+    chown(&path, Some(user.uid), Some(user.gid)).with_context(named)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o700)).with_context(named)?;
+    check_reachable(&path, user)?;
+    Ok(path)
+}
+
 /// The server's user must be able to enter every directory above the data directory.
 fn check_reachable(data_dir: &Path, user: User) -> anyhow::Result<()> {
     use std::os::unix::fs::MetadataExt;
@@ -129,7 +149,7 @@ fn check_reachable(data_dir: &Path, user: User) -> anyhow::Result<()> {
         };
         if !may_enter {
             bail!(
-                "the server's user (uid {}) may not enter {}; chmod o+x it, or choose another --data-dir",
+                "the server's user (uid {}) may not enter {}; chmod o+x it, or choose another directory",
                 user.uid,
                 directory.display()
             );

@@ -14,6 +14,7 @@ use crownest_runtime::command::TemplateDigest;
 use crownest_runtime::layout::Layout;
 use crownest_runtime::template::{self, Built, Definition, InUse};
 use crownest_server::host::{Host, HostConfig, Network, PoolConfig, PoolTemplate};
+use crownest_server::objects::{Objects, ObjectsError};
 use crownest_server::{App, Config, Inventory, Template, TemplateSource, bootstrap};
 use crownest_store::{Durability, Store, StoreOptions};
 use serde::{Deserialize, Serialize};
@@ -147,7 +148,8 @@ async fn prepare(
     if let Some(fresh) = bootstrap(&store).await? {
         credentials::announce(&fresh, options, address)?;
     }
-    let app = App::new(config, Arc::new(store), host);
+    let objects = open_objects(options, &config.node_id).await?;
+    let app = App::new(config, Arc::new(store), host, objects);
     Ok((app, tokio::net::TcpListener::from_std(listener)?))
 }
 
@@ -194,6 +196,20 @@ async fn open_store(options: &ServeOptions) -> anyhow::Result<Store> {
         .context("opening the database")
 }
 
+/// An object store that does not know us is a matter of configuration; one that does not answer
+/// may come back.
+async fn open_objects(options: &ServeOptions, node_id: &str) -> anyhow::Result<Objects> {
+    let objects = Objects::open(&options.objects()?, node_id)?;
+    match objects.check().await {
+        Ok(()) => {}
+        Err(ObjectsError::Unavailable(reason)) => {
+            tracing::warn!(reason, "the object store does not answer");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(objects)
+}
+
 fn config(options: &ServeOptions, source: TemplateSource) -> anyhow::Result<Config> {
     let mut config = Config::new(credentials::node_id(&options.data_dir)?, source);
     config.public_origin.clone_from(&options.public_origin);
@@ -203,13 +219,13 @@ fn config(options: &ServeOptions, source: TemplateSource) -> anyhow::Result<Conf
     config.plan = options.plan.parse()?;
     config.sandboxes_per_org_max = options.sandboxes_per_org_max;
     config.requests_per_minute_max = options.requests_per_minute_max;
-    config.artifact_retention_days = options.artifact_retention_days;
     config.previews_per_org_max = options.previews_per_org_max;
     config.previews_per_sandbox_max = options.previews_per_sandbox_max;
     config.local_dashboard = options.local_dashboard;
     config.limits_default = options.limits()?;
     config.limits_max = options.limits_max()?;
     config.sandbox_env = options.environment()?;
+    config.artifact_retention_days = options.artifact_retention_days;
     config.metrics = options.metrics;
     config.audit_dir = Some(options.data_dir.join("audit"));
     Ok(config)

@@ -4,6 +4,7 @@ use crate::options::ServeOptions;
 use anyhow::{Context, bail};
 use crownest_runtime::command::Limits;
 use crownest_server::egress::{Policy, PolicyConfig, Upstream};
+use crownest_server::objects::{ObjectsConfig, S3Config};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -163,6 +164,40 @@ impl ServeOptions {
             return Ok(None);
         }
         bail!("--ca-certificates: {} is not a file", path.display())
+    }
+
+    /// Where artifacts and logs are kept.
+    ///
+    /// # Errors
+    /// When a part of the configuration of S3 is missing.
+    pub(crate) fn objects(&self) -> anyhow::Result<ObjectsConfig> {
+        let Some(bucket) = &self.s3_bucket else {
+            let stray = self.s3_endpoint.is_some() || self.s3_access_key_id.is_some();
+            if stray || self.s3_secret_access_key.is_some() {
+                bail!("--s3-bucket: options of S3 are set, but no bucket");
+            }
+            let default = || self.data_dir.join("objects");
+            let directory = self.objects_dir.clone().unwrap_or_else(default);
+            return Ok(ObjectsConfig::Directory(directory));
+        };
+        let endpoint = self.s3_endpoint.clone();
+        let web = |url: &String| url.starts_with("https://") || url.starts_with("http://");
+        if endpoint.as_ref().is_some_and(|url| !web(url)) {
+            bail!("--s3-endpoint: https://… or http://…");
+        }
+        let id = self.s3_access_key_id.clone();
+        let secret = self.s3_secret_access_key.as_ref();
+        Ok(ObjectsConfig::S3(S3Config {
+            bucket: bucket.clone(),
+            endpoint,
+            region: self.s3_region.clone(),
+            access_key_id: id.context("--s3-access-key-id: missing")?,
+            secret_access_key: secret
+                .context("--s3-secret-access-key: missing")?
+                .expose()
+                .to_owned(),
+            path_style: self.s3_path_style,
+        }))
     }
 
     /// Where the database is.

@@ -11,6 +11,7 @@ use crate::dial::Dial;
 use crate::driver::Driver;
 use crate::environment::{Environment, of_network};
 use crate::execs::Exec;
+use crate::files::Uploads;
 use crate::log::log;
 use crate::output::OutputPipe;
 use crate::poller::{Poller, Ready, Source, Token};
@@ -73,6 +74,7 @@ pub(crate) struct Host {
     pub(crate) execs: BTreeMap<u64, Exec>,
     pub(crate) dials: BTreeMap<u64, Dial>,
     pub(crate) sinks: Sinks,
+    pub(crate) uploads: Uploads,
     pub(crate) environment: Environment,
     last_key: u64,
     reap_again: bool,
@@ -116,6 +118,7 @@ impl Host {
             execs: BTreeMap::new(),
             dials: BTreeMap::new(),
             sinks: Sinks::default(),
+            uploads: Uploads::default(),
             environment: of_network(proxy),
             last_key: 0,
             reap_again: false,
@@ -259,6 +262,7 @@ impl Host {
     fn greet(&mut self, fd: OwnedFd) {
         self.connections += 1;
         self.targets.detach_all();
+        self.uploads.abort_all();
         let mut connection = Connection::new(&self.poller, fd, self.connections);
         let egress = self
             .egress
@@ -331,6 +335,7 @@ impl Host {
         }
         self.connection = None;
         self.targets.detach_all();
+        self.uploads.abort_all();
     }
 
     /// Is the connection that asked still there?

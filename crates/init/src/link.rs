@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of this protocol; init and server refuse each other when it differs.
-pub const LINK_VERSION: u32 = 1;
+pub const LINK_VERSION: u32 = 2;
 /// Un-acknowledged bytes that init keeps for one run or process: bodies, and a fixed cost for each
 /// event. Acknowledge long before so many have come, at the latest after half of it.
 pub const WINDOW_BYTES_MAX: usize = 1024 * 1024;
@@ -36,6 +36,10 @@ pub const EXECS_MAX: usize = 256;
 pub const KILL_GRACE_MS: u64 = 2_000;
 /// Longest file that travels in one frame.
 pub const FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Longest piece of an upload. Below what init's allocator takes from the kernel anew each time.
+pub const UPLOAD_PIECE_BYTES_MAX: usize = 120 * 1024;
+/// Uploads that one sandbox takes at the same time.
+pub const UPLOADS_MAX: usize = 32;
 /// Output of one stream that a context may print while no run is active and that is kept for
 /// its next run.
 pub const BACKGROUND_BYTES_MAX: usize = 64 * 1024;
@@ -165,6 +169,28 @@ pub enum Request {
         parents: bool,
         mode: u32,
     },
+    /// Reply with one fd: the regular file, open for reading; and its `stat`. It stays that file,
+    /// whatever is renamed meanwhile. For files of any size, which then cost init nothing.
+    FileOpen { path: String, within: Within },
+    /// Begins a file of any size, in pieces: refuses what `FileWrite` would refuse, then opens a
+    /// file beside the target. An upload belongs to its connection: when that ends, so does it,
+    /// and nothing is left of it.
+    UploadBegin {
+        /// Unique on this connection.
+        upload: u64,
+        path: String,
+        within: Within,
+        overwrite: bool,
+        parents: bool,
+        mode: u32,
+    },
+    /// Body = the next piece (≤ [`UPLOAD_PIECE_BYTES_MAX`]). `offset` is what has come before: a
+    /// piece out of order is `invalid`.
+    UploadPiece { upload: u64, offset: u64 },
+    /// Gives it its name. Reply: `stat`.
+    UploadCommit { upload: u64 },
+    /// Takes it back. Not an error when it is not there.
+    UploadAbort { upload: u64 },
     /// Reply: `stat`.
     FileMkdir {
         path: String,

@@ -84,7 +84,14 @@ impl Host {
             | Request::FileMkdir { .. }
             | Request::FileMove { .. }
             | Request::FileRemove { .. }
-            | Request::FileUnpack { .. }) => files::handle(&request, &body).map(Some),
+            | Request::FileUnpack { .. }
+            | Request::FileOpen { .. }
+            | Request::UploadBegin { .. }
+            | Request::UploadPiece { .. }
+            | Request::UploadCommit { .. }
+            | Request::UploadAbort { .. }) => {
+                files::handle(&mut self.uploads, &request, &body).map(Some)
+            }
         };
         self.answer_handled(to, handled);
     }

@@ -6,9 +6,11 @@ use crate::config::Config;
 use crate::creation::DefaultProjects;
 use crate::host::Host;
 use crate::metrics::Metrics;
+use crate::objects::Objects;
 use crate::persist::Waiting;
 use crate::rate_limit::RateLimits;
 use crate::sandboxes::Registry;
+use crate::signed_url::SigningSecret;
 use crate::templates::Templates;
 use crownest_store::{Owner, Store};
 use std::ops::Deref;
@@ -26,6 +28,7 @@ pub struct AppState {
     pub config: Config,
     pub store: Arc<Store>,
     pub host: Host,
+    pub objects: Objects,
     pub metrics: Arc<Metrics>,
     pub templates: Templates,
     pub audit: AuditLog,
@@ -33,6 +36,7 @@ pub struct AppState {
     pub owner: Owner,
     pub(crate) keys: KeyCache,
     pub(crate) sandboxes: Registry,
+    pub(crate) signing: SigningSecret,
     /// Records that the store could not take yet.
     pub(crate) unwritten: Waiting,
     pub(crate) default_projects: DefaultProjects,
@@ -53,7 +57,7 @@ impl Deref for App {
 impl App {
     /// Joins the parts. Reads the template inventory, which may block for a moment.
     #[must_use]
-    pub fn new(config: Config, store: Arc<Store>, host: Host) -> Self {
+    pub fn new(config: Config, store: Arc<Store>, host: Host, objects: Objects) -> Self {
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
@@ -70,6 +74,7 @@ impl App {
             ),
             keys: KeyCache::default(),
             sandboxes: Registry::default(),
+            signing: SigningSecret::default(),
             unwritten: Waiting::default(),
             default_projects: DefaultProjects::default(),
             rates: RateLimits::default(),
@@ -77,6 +82,7 @@ impl App {
             config,
             store,
             host,
+            objects,
             metrics,
             tasks,
             stopping,

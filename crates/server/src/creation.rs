@@ -172,6 +172,7 @@ impl Creation {
             template: template.digest.clone(),
             languages: template.languages.clone(),
             ready_ticks_ms: Some(metering::ticks_ms()),
+            disk_bytes: Some(self.limits.disk_bytes),
         };
         store::Sandbox {
             id: format!("{}_{key}", IdKind::Sandbox.prefix()),

@@ -5,6 +5,7 @@
 //! ([`crate::request`]) writes the envelope, because only it knows the request's id.
 
 use crate::host::{FileErrorKind, HostError};
+use crate::objects::ObjectsError;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use crownest_api::limits;
@@ -142,6 +143,30 @@ impl From<StoreError> for ApiError {
                 Self::unavailable("the store is unavailable", format_args!("store: {error}"))
             }
             error => Self::internal(format_args!("store: {error}")),
+        }
+    }
+}
+
+impl From<ObjectsError> for ApiError {
+    fn from(error: ObjectsError) -> Self {
+        let cause = format!("objects: {error}");
+        match error {
+            ObjectsError::Full => Self::unavailable(
+                "the storage of the server is full; nothing was changed",
+                cause,
+            ),
+            ObjectsError::Unavailable(_) => {
+                Self::unavailable("the object store is unavailable", cause)
+            }
+            ObjectsError::Refused(_) => Self::unavailable(
+                "the object store refuses the server: its operator has to look at the credentials",
+                cause,
+            ),
+            ObjectsError::TooLarge { limit } => {
+                let message = format!("at most {limit} bytes can be stored");
+                Self::new(ErrorCode::FileTooLarge, message).with_details(json!({ "limit": limit }))
+            }
+            error => Self::internal(format_args!("objects: {error}")),
         }
     }
 }

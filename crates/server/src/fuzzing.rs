@@ -13,7 +13,10 @@ use crate::outputs::OutputPolicy;
 use crate::plans::Plan;
 use crate::run_result::{RunCollector, RunPlace, Step};
 use crate::runs::{CheckedRun, complete_frame};
-use crate::{ApiError, ApiResult, checks, extract, idempotency, request, routes, sse};
+use crate::{
+    ApiError, ApiResult, byte_range, checks, extract, file_transfers, idempotency, request, routes,
+    signed_url, sse,
+};
 use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use bytes::Bytes;
@@ -120,6 +123,48 @@ pub fn header(name: u8, value: &[u8]) {
     }));
     let id = request::request_id(&headers);
     assert!((1..=128).contains(&id.len()) && HeaderValue::from_str(&id).is_ok());
+}
+
+/// `Range` of a request for so many bytes: what it gives is there, or it gives nothing.
+pub fn range(size: u64, value: &str) {
+    match byte_range::parse(value, size) {
+        byte_range::Wanted::Part(range) => {
+            assert!(range.start < range.end && range.end <= size);
+            let header = byte_range::content_range(&range, size);
+            assert!(header.to_str().is_ok());
+        }
+        byte_range::Wanted::Whole | byte_range::Wanted::Nothing => {}
+    }
+}
+
+/// The query of a signed URL.
+pub fn signed_query(query: &str) {
+    signed_url::fuzz_token(query);
+}
+
+/// A SHA-256 that a client announces.
+pub fn checksum(value: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(value) else {
+        return;
+    };
+    let name = HeaderName::from_static(file_transfers::SHA256_HEADER);
+    let headers = HeaderMap::from_iter([(name, value)]);
+    refused_well(file_transfers::announced_sha256(&headers).map(|digits| {
+        assert!(digits.is_some_and(|digits| digits.len() == 64));
+    }));
+}
+
+/// The name of a file in an answer, and in a URL.
+pub fn file_name(name: &str) {
+    let header = file_transfers::disposition(name);
+    assert!(HeaderValue::from_str(&header).is_ok(), "{header:?}");
+    assert!(header.starts_with("attachment; filename=\""));
+    assert_eq!(header.matches('"').count(), 2, "{header:?}");
+    let mut target = String::from("/x?path=");
+    file_transfers::push_encoded(name, &mut target);
+    let uri: Uri = target.parse().expect("a path and a query");
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri).expect("a query");
+    assert_eq!(pairs, [("path".to_owned(), name.to_owned())]);
 }
 
 /// A refusal is the client's fault, small, and the same again when it is replayed from the store.

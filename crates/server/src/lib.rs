@@ -13,13 +13,16 @@
 
 pub mod egress;
 pub mod host;
+pub mod objects;
 
 mod app;
 mod archive;
+mod artifacts;
 mod audit;
 mod auth;
 mod bootstrap;
 mod budget;
+mod byte_range;
 mod checks;
 mod code;
 mod commands;
@@ -27,6 +30,8 @@ mod config;
 mod creation;
 mod error;
 mod extract;
+mod file_stream;
+mod file_transfers;
 mod host_metrics;
 mod idempotency;
 mod lifecycle;
@@ -44,6 +49,7 @@ mod run_result;
 mod runs;
 mod sandboxes;
 mod serve;
+mod signed_url;
 mod sse;
 mod templates;
 mod unread;

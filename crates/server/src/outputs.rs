@@ -1,12 +1,13 @@
 //! From what a kernel displays to the outputs of the contract.
 //!
 //! A bundle is one value in several representations; each representation becomes one output:
-//! inline when it is small and inert, rejected with the reason otherwise. Everything in a bundle
-//! was written by tenant code.
+//! inline when it is small and inert, to be made an artifact when the caller wants that, rejected
+//! with the reason otherwise. Everything in a bundle was written by tenant code.
 
 use crate::host::{Bundle, BundleValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use crownest_api::code::{
     ArtifactPolicy, CodeOutput, OutputFormat, OutputOrigin, OutputValue, RejectedReason,
     RichOutputs,
@@ -25,6 +26,33 @@ pub(crate) struct OutputPolicy {
     pub may_promote: bool,
 }
 
+impl OutputPolicy {
+    fn promotes(self) -> bool {
+        self.artifacts == ArtifactPolicy::Promote && self.may_promote
+    }
+
+    fn lacks_scope(self) -> bool {
+        self.artifacts == ArtifactPolicy::Promote && !self.may_promote
+    }
+}
+
+/// An output, and what is to become an artifact for it.
+#[derive(Debug)]
+pub(crate) struct Shaped {
+    pub output: CodeOutput,
+    /// With it, the output is an artifact that has no id yet.
+    pub payload: Option<Bytes>,
+}
+
+impl From<CodeOutput> for Shaped {
+    fn from(output: CodeOutput) -> Self {
+        Self {
+            output,
+            payload: None,
+        }
+    }
+}
+
 /// Where in the run a bundle was displayed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BundlePlace {
@@ -34,8 +62,8 @@ pub(crate) struct BundlePlace {
 }
 
 /// The outputs of one bundle, text first, in an order that does not depend on the driver's.
-pub(crate) fn shape(bundle: Bundle, place: &BundlePlace, policy: OutputPolicy) -> Vec<CodeOutput> {
-    let mut outputs: Vec<CodeOutput> = bundle
+pub(crate) fn shape(bundle: Bundle, place: &BundlePlace, policy: OutputPolicy) -> Vec<Shaped> {
+    let mut outputs: Vec<Shaped> = bundle
         .entries
         .into_iter()
         .map(|entry| {
@@ -45,13 +73,10 @@ pub(crate) fn shape(bundle: Bundle, place: &BundlePlace, policy: OutputPolicy) -
         .collect();
     for omitted in bundle.omitted {
         let origin = place.origin(omitted.mime);
-        outputs.push(rejected(
-            format_of(&origin.mime_type).0,
-            RejectedReason::OutputTooLarge,
-            origin,
-        ));
+        let format = format_of(&origin.mime_type).0;
+        outputs.push(rejected(format, RejectedReason::OutputTooLarge, origin));
     }
-    outputs.sort_by_key(rank);
+    outputs.sort_by_key(|shaped| rank(&shaped.output));
     outputs
 }
 
@@ -109,13 +134,29 @@ fn is_chart(essence: &str) -> bool {
         })
 }
 
-fn shape_entry(value: BundleValue, origin: OutputOrigin, policy: OutputPolicy) -> CodeOutput {
+fn shape_entry(value: BundleValue, origin: OutputOrigin, policy: OutputPolicy) -> Shaped {
     let (format, class) = format_of(&origin.mime_type);
     match (class, value) {
+        (Class::Text, BundleValue::Text(text))
+            if format == OutputFormat::Data
+                && text.len() > limits::INLINE_TEXT_BYTES_MAX
+                && policy.promotes() =>
+        {
+            promoted(format, text.into(), origin)
+        }
         (Class::Text, BundleValue::Text(text)) => inline_text(format, text, origin),
         (Class::Json, BundleValue::Json(json)) => {
             if json.get().len() > limits::INLINE_JSON_BYTES_MAX {
-                rejected(format, RejectedReason::OutputTooLarge, origin)
+                if policy.promotes() {
+                    let text: Box<str> = json.into();
+                    return promoted(format, String::from(text).into(), origin);
+                }
+                let reason = if policy.lacks_scope() {
+                    RejectedReason::ArtifactScopeRequired
+                } else {
+                    RejectedReason::OutputTooLarge
+                };
+                rejected(format, reason, origin)
             } else if depth(json.get()) > JSON_DEPTH_MAX {
                 rejected(format, RejectedReason::UnsupportedFormat, origin)
             } else {
@@ -128,7 +169,7 @@ fn shape_entry(value: BundleValue, origin: OutputOrigin, policy: OutputPolicy) -
     }
 }
 
-fn inline_text(format: OutputFormat, mut text: String, origin: OutputOrigin) -> CodeOutput {
+fn inline_text(format: OutputFormat, mut text: String, origin: OutputOrigin) -> Shaped {
     let truncated = text.len() > limits::INLINE_TEXT_BYTES_MAX;
     if truncated {
         text.truncate(text.floor_char_boundary(limits::INLINE_TEXT_BYTES_MAX));
@@ -148,31 +189,82 @@ fn rich(
     image: bool,
     origin: OutputOrigin,
     policy: OutputPolicy,
-) -> CodeOutput {
+) -> Shaped {
+    let fits = text.len() <= limits::INLINE_RICH_BYTES_MAX;
+    if policy.rich == RichOutputs::Inline && fits {
+        let text = if image {
+            canonical_base64(text).map(|(text, _)| text)
+        } else {
+            Some(text)
+        };
+        return match text {
+            Some(text) => inline(format, OutputValue::Text(text), None, origin),
+            None => rejected(format, RejectedReason::UnsupportedFormat, origin),
+        };
+    }
+    if policy.promotes() {
+        let bytes = if image {
+            canonical_base64(text).map(|(_, bytes)| bytes)
+        } else {
+            Some(text.into_bytes())
+        };
+        return match bytes {
+            Some(bytes) => promoted(format, bytes.into(), origin),
+            None => rejected(format, RejectedReason::UnsupportedFormat, origin),
+        };
+    }
     let reason = match policy.rich {
-        RichOutputs::Inline if text.len() > limits::INLINE_RICH_BYTES_MAX => {
-            RejectedReason::OutputTooLarge
-        }
-        RichOutputs::Inline if image => match canonical_base64(text) {
-            Some(text) => return inline(format, OutputValue::Text(text), None, origin),
-            None => RejectedReason::UnsupportedFormat,
-        },
-        RichOutputs::Inline => return inline(format, OutputValue::Text(text), None, origin),
-        RichOutputs::Contract
-            if policy.artifacts == ArtifactPolicy::Promote && !policy.may_promote =>
-        {
-            RejectedReason::ArtifactScopeRequired
-        }
+        _ if policy.lacks_scope() => RejectedReason::ArtifactScopeRequired,
+        RichOutputs::Inline => RejectedReason::OutputTooLarge,
         RichOutputs::Contract if image => RejectedReason::RequiresArtifactPromotion,
         RichOutputs::Contract => RejectedReason::UnsafeActiveContent,
     };
     rejected(format, reason, origin)
 }
 
-/// The same bytes in base64 without line breaks; `None` when it was no base64.
-fn canonical_base64(mut text: String) -> Option<String> {
+/// An output that becomes an artifact.
+fn promoted(format: OutputFormat, payload: Bytes, origin: OutputOrigin) -> Shaped {
+    let content_type = match (format, &*origin.mime_type) {
+        (OutputFormat::Png, _) => "image/png",
+        (OutputFormat::Jpeg, _) => "image/jpeg",
+        (OutputFormat::Svg, _) => "image/svg+xml",
+        (OutputFormat::Html, _) => "text/html; charset=utf-8",
+        (OutputFormat::Data, "text/csv") => "text/csv; charset=utf-8",
+        _ => "application/json",
+    };
+    let output = CodeOutput::Artifact {
+        format,
+        artifact_id: String::new(),
+        content_type: content_type.to_owned(),
+        size_bytes: payload.len() as u64,
+        origin,
+    };
+    Shaped {
+        output,
+        payload: Some(payload),
+    }
+}
+
+/// The name of an artifact that was displayed.
+pub(crate) fn name_of(output: &CodeOutput) -> String {
+    let (CodeOutput::Inline { format, origin, .. }
+    | CodeOutput::Artifact { format, origin, .. }
+    | CodeOutput::Rejected { format, origin, .. }) = output;
+    let extension = match (format, &*origin.mime_type) {
+        (OutputFormat::Png, _) => "png",
+        (OutputFormat::Jpeg, _) => "jpg",
+        (OutputFormat::Svg, _) => "svg",
+        (OutputFormat::Html, _) => "html",
+        (OutputFormat::Data, "text/csv") => "csv",
+        _ => "json",
+    };
+    format!("output-{}.{extension}", origin.value_index + 1)
+}
+
+/// The same bytes in base64 without line breaks, and the bytes; `None` when it was no base64.
+fn canonical_base64(mut text: String) -> Option<(String, Vec<u8>)> {
     text.retain(|c| !c.is_ascii_whitespace());
-    STANDARD.decode(&text).ok().map(|_| text)
+    STANDARD.decode(&text).ok().map(|bytes| (text, bytes))
 }
 
 fn inline(
@@ -180,21 +272,23 @@ fn inline(
     value: OutputValue,
     truncated: Option<bool>,
     origin: OutputOrigin,
-) -> CodeOutput {
+) -> Shaped {
     CodeOutput::Inline {
         format,
         value,
         truncated,
         origin,
     }
+    .into()
 }
 
-fn rejected(format: OutputFormat, reason: RejectedReason, origin: OutputOrigin) -> CodeOutput {
+fn rejected(format: OutputFormat, reason: RejectedReason, origin: OutputOrigin) -> Shaped {
     CodeOutput::Rejected {
         format,
         reason,
         origin,
     }
+    .into()
 }
 
 /// Text first: consumers that show one output show the first.
@@ -287,9 +381,10 @@ mod tests {
         };
         shape(bundle, &BundlePlace::default(), policy)
             .iter()
-            .map(|output| {
-                let json = serde_json::to_value(output).unwrap();
-                let what = json.get("value").or_else(|| json.get("reason")).unwrap();
+            .map(|shaped| {
+                let json = serde_json::to_value(&shaped.output).unwrap();
+                let what = ["value", "reason", "sizeBytes"];
+                let what = what.iter().find_map(|name| json.get(name)).unwrap();
                 format!(
                     "{} {}: {what}",
                     json["kind"].as_str().unwrap(),
@@ -327,6 +422,47 @@ mod tests {
         assert_eq!(
             shaped(forged, inline),
             ["rejected png: \"unsupported_format\""]
+        );
+    }
+
+    #[test]
+    fn what_is_promoted_and_what_stays_inline() {
+        let promote = OutputPolicy {
+            artifacts: ArtifactPolicy::Promote,
+            ..CONTRACT
+        };
+        let wide = format!("[{}1]", "1,".repeat(limits::INLINE_JSON_BYTES_MAX / 2));
+        let entries = || {
+            vec![
+                text("text/plain", "<Figure>"),
+                json("application/json", "[1]"),
+                json("application/vnd.plotly.v1+json", &wide),
+                text("image/png", "aGk=\n"),
+                text("text/html", "<b>"),
+            ]
+        };
+        assert_eq!(
+            shaped(entries(), promote),
+            [
+                "inline text: \"<Figure>\"".to_owned(),
+                "inline json: [1]".to_owned(),
+                format!("artifact chart: {}", wide.len()),
+                "artifact png: 2".to_owned(),
+                "artifact html: 3".to_owned(),
+            ]
+        );
+        let forged = vec![text("image/png", "<script>")];
+        assert_eq!(
+            shaped(forged, promote),
+            ["rejected png: \"unsupported_format\""]
+        );
+        let no_scope = OutputPolicy {
+            may_promote: false,
+            ..promote
+        };
+        assert_eq!(
+            shaped(entries(), no_scope)[2],
+            "rejected chart: \"artifact_scope_required\""
         );
     }
 
@@ -381,7 +517,7 @@ mod tests {
             value: OutputValue::Text(cut),
             truncated,
             ..
-        } = &outputs[0]
+        } = &outputs[0].output
         else {
             panic!("{outputs:?}")
         };
@@ -416,11 +552,12 @@ mod tests {
         };
         let outputs = shape(bundle, &BundlePlace::default(), CONTRACT);
         assert!(matches!(
-            &outputs[..],
-            [CodeOutput::Rejected {
+            &outputs[0].output,
+            CodeOutput::Rejected {
                 reason: RejectedReason::OutputTooLarge,
                 ..
-            }]
+            }
         ));
+        assert_eq!(outputs.len(), 1);
     }
 }

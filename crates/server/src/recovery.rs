@@ -22,9 +22,18 @@ pub(crate) struct RuntimeNote {
     /// When it was ready, by the clock of [`metering::ticks_ms`].
     #[serde(default)]
     pub(crate) ready_ticks_ms: Option<i64>,
+    /// What its disk takes.
+    #[serde(default)]
+    pub(crate) disk_bytes: Option<u64>,
 }
 
 impl App {
+    /// What the disk of a sandbox takes.
+    pub(crate) fn disk_bytes_of(&self, live: &LiveSandbox) -> u64 {
+        let asked = note(&live.row()).and_then(|note| note.disk_bytes);
+        asked.unwrap_or(self.config.limits_default.disk_bytes)
+    }
+
     /// Makes rows and processes agree after a start.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ pub struct RequestContext {
     pub id: Arc<str>,
     /// Pattern of the route.
     pub route: Arc<str>,
+    /// Under which the client reaches the server, as far as can be told; without a final slash.
+    pub origin: Option<Arc<str>>,
     /// Id of the key, once it is known: for the access log.
     key_id: Arc<OnceLock<Arc<str>>>,
     /// What is left to the key, when requests are counted.
@@ -55,10 +57,10 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
     let context = RequestContext {
         id: request_id(request.headers()).into(),
         route: route.into(),
+        origin: origin(&app, request.headers()).map(Into::into),
         key_id: Arc::default(),
         allowance: Arc::default(),
     };
-    let origin = origin(&app, request.headers());
     request.extensions_mut().insert(context.clone());
 
     let (head, body) = request.into_parts();
@@ -83,7 +85,7 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
                 code: error.code.as_str(),
             })
             .inc();
-        response = envelope(&error, &context.id, origin.as_deref());
+        response = envelope(&error, &context.id, context.origin.as_deref());
     }
     body.finish(&mut response).await;
     if let Some(allowance) = context.allowance.get() {

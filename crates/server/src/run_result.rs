@@ -2,9 +2,11 @@
 
 use crate::budget::Share;
 use crate::host::{Bundle, RunDone, RunEvent, RunOutcome as HostOutcome};
-use crate::outputs::{self, BundlePlace, OutputPolicy};
+use crate::outputs::{self, BundlePlace, OutputPolicy, Shaped};
 use bytes::Bytes;
-use crownest_api::code::{CodeError, CodeOutput, OutputOrigin, RunCodeResult, RunOutcome};
+use crownest_api::code::{
+    CodeError, CodeOutput, OutputOrigin, RejectedReason, RunCodeResult, RunOutcome,
+};
 use crownest_api::limits;
 use std::ops::Range;
 
@@ -82,9 +84,22 @@ pub(crate) struct RunCollector {
     outputs_omitted: u64,
     outputs_share: Share,
     values: u32,
+    /// Outputs that are to become artifacts. Empty, and never looked at, in most runs.
+    promotions: Vec<Promotion>,
+    promotions_begun: u64,
     /// The next display replaces everything shown before it.
     clear_pending: bool,
     error: Option<CodeError>,
+}
+
+/// An output on its way to becoming an artifact.
+#[derive(Debug)]
+pub(crate) struct Promotion {
+    /// What stands for its id in the output.
+    mark: String,
+    pub name: String,
+    pub content_type: String,
+    pub bytes: Bytes,
 }
 
 /// What one event brought, for those who stream.
@@ -109,8 +124,56 @@ impl RunCollector {
             outputs_omitted: 0,
             outputs_share: Share::default(),
             values: 0,
+            promotions: Vec::new(),
+            promotions_begun: 0,
             clear_pending: false,
             error: None,
+        }
+    }
+
+    /// Whether [`RunCollector::promotions`] has something to give.
+    pub(crate) fn has_promotions(&self) -> bool {
+        !self.promotions.is_empty()
+    }
+
+    /// What is to become artifacts now. Each is to be [`RunCollector::settle`]d.
+    pub(crate) fn promotions(&mut self) -> Vec<Promotion> {
+        std::mem::take(&mut self.promotions)
+    }
+
+    /// What became of one of them: the id of the artifact, or why there is none.
+    pub(crate) fn settle(
+        &mut self,
+        promotion: &Promotion,
+        outcome: Result<String, RejectedReason>,
+    ) {
+        let bytes = promotion.bytes.len();
+        self.outputs_bytes = self.outputs_bytes.saturating_sub(bytes);
+        self.outputs_share.give_back(bytes);
+        for output in &mut self.outputs {
+            let CodeOutput::Artifact {
+                artifact_id,
+                format,
+                origin,
+                ..
+            } = output
+            else {
+                continue;
+            };
+            if *artifact_id != promotion.mark {
+                continue;
+            }
+            match outcome {
+                Ok(id) => *artifact_id = id,
+                Err(reason) => {
+                    *output = CodeOutput::Rejected {
+                        format: *format,
+                        reason,
+                        origin: origin.clone(),
+                    };
+                }
+            }
+            return;
         }
     }
 
@@ -188,30 +251,60 @@ impl RunCollector {
 
     fn clear(&mut self) {
         self.outputs.clear();
+        self.promotions.clear();
         self.outputs_share.give_back(self.outputs_bytes);
         self.outputs_bytes = 0;
         self.clear_pending = false;
     }
 
-    fn show(&mut self, new: Vec<CodeOutput>) -> Step {
+    fn show(&mut self, new: Vec<Shaped>) -> Step {
         if self.clear_pending {
             self.clear();
         }
         self.values = self.values.saturating_add(1);
         let start = self.outputs.len();
-        for output in new {
-            let weight = outputs::weight(&output);
+        for Shaped {
+            mut output,
+            payload,
+        } in new
+        {
+            let weight = outputs::weight(&output) + payload.as_ref().map_or(0, Bytes::len);
             let fits = self.outputs.len() < limits::RUN_OUTPUTS_MAX
                 && self.outputs_bytes + weight <= limits::RUN_OUTPUTS_BYTES_MAX
                 && self.outputs_share.take(weight);
             if fits {
                 self.outputs_bytes += weight;
+                if let Some(bytes) = payload {
+                    self.promote_later(&mut output, bytes);
+                }
                 self.outputs.push(output);
             } else {
                 self.outputs_omitted += 1;
             }
         }
         Step::Outputs(start..self.outputs.len())
+    }
+
+    fn promote_later(&mut self, output: &mut CodeOutput, bytes: Bytes) {
+        let name = outputs::name_of(output);
+        let CodeOutput::Artifact {
+            artifact_id,
+            content_type,
+            ..
+        } = output
+        else {
+            return;
+        };
+        self.promotions_begun += 1;
+        // No id looks like this.
+        let mark = format!("#{}", self.promotions_begun);
+        artifact_id.clone_from(&mark);
+        self.promotions.push(Promotion {
+            mark,
+            name,
+            content_type: content_type.clone(),
+            bytes,
+        });
     }
 
     /// Takes back what was shown under that display id and says which value it was.
@@ -223,7 +316,11 @@ impl RunCollector {
             let ours = origin.display_id.as_deref() == Some(id);
             if ours {
                 found = Some(origin.value_index);
-                let weight = outputs::weight(output);
+                let mut weight = outputs::weight(output);
+                if let CodeOutput::Artifact { artifact_id, .. } = output {
+                    let waiting = self.promotions.iter().position(|p| p.mark == *artifact_id);
+                    weight += waiting.map_or(0, |at| self.promotions.remove(at).bytes.len());
+                }
                 self.outputs_bytes -= weight;
                 self.outputs_share.give_back(weight);
             }

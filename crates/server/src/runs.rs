@@ -1,6 +1,7 @@
 //! Code runs: checked, started, driven to their end, answered whole or as a stream of events.
 
 use crate::app::App;
+use crate::artifacts::Naming;
 use crate::audit::Deed;
 use crate::auth::Principal;
 use crate::budget::Share;
@@ -17,7 +18,9 @@ use crate::sandboxes::{LiveSandbox, Work};
 use crate::sse;
 use axum::http::StatusCode;
 use bytes::Bytes;
-use crownest_api::code::{CodeError, RunAnswer, RunCode, RunCodeResult, RunStreamEvent};
+use crownest_api::code::{
+    CodeError, RejectedReason, RunAnswer, RunCode, RunCodeResult, RunStreamEvent,
+};
 use crownest_api::{ErrorCode, IdKind, Scope, limits};
 use crownest_store::IDEMPOTENT_BODY_BYTES_MAX;
 use serde_json::json;
@@ -93,7 +96,7 @@ pub(crate) struct StartedRun {
     project_id: String,
     started: Instant,
     active: Active,
-    _work: Work,
+    work: Work,
 }
 
 /// Where the events of a stream go.
@@ -188,7 +191,7 @@ impl App {
             project_id: live.project_id.clone(),
             started,
             active: context.activate(),
-            _work: work,
+            work,
         })
     }
 
@@ -209,6 +212,12 @@ impl App {
                 ));
             };
             let step = run.collector.add(event);
+            // A stream shows each output when it comes; an answer only those that are left at the
+            // end. Without `artifactPolicy: "promote"` there is never one to promote.
+            let now = sink.is_some() || matches!(step, Step::Done(_));
+            if now && run.collector.has_promotions() {
+                self.promote_outputs(who, request, &mut run).await;
+            }
             if let Some(sink) = sink {
                 stream_step(&run.collector, &step, sink).await?;
             }
@@ -240,6 +249,41 @@ impl App {
         let details = json!({ "contextId": result.context_id, "language": result.language });
         self.audit.by_key(who, request, deed, &details);
         Ok((result, share))
+    }
+}
+
+impl App {
+    /// Makes artifacts of the outputs that wait for it. What fails is an output that was rejected,
+    /// never a run that failed.
+    async fn promote_outputs(
+        &self,
+        who: &Principal,
+        request: &RequestContext,
+        run: &mut StartedRun,
+    ) {
+        for promotion in run.collector.promotions() {
+            let naming = Naming {
+                name: promotion.name.clone(),
+                content_type: promotion.content_type.clone(),
+                source_path: None,
+            };
+            let bytes = promotion.bytes.clone();
+            let promoted = self.promote_bytes(run.work.sandbox(), naming, bytes).await;
+            let outcome = match promoted {
+                Ok(row) => {
+                    self.note_artifact_made(who, request, &row);
+                    Ok(row.id)
+                }
+                Err(error) if error.code == ErrorCode::FileTooLarge => {
+                    Err(RejectedReason::OutputTooLarge)
+                }
+                Err(error) => {
+                    tracing::error!(%error, cause = error.cause, "an output could not be promoted");
+                    Err(RejectedReason::RequiresArtifactPromotion)
+                }
+            };
+            run.collector.settle(&promotion, outcome);
+        }
     }
 }
 

@@ -102,6 +102,13 @@ impl LiveSandbox {
 #[derive(Debug)]
 pub(crate) struct Work(Arc<LiveSandbox>);
 
+impl Work {
+    /// Where it is done.
+    pub(crate) fn sandbox(&self) -> &Arc<LiveSandbox> {
+        &self.0
+    }
+}
+
 impl Drop for Work {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::Relaxed);

@@ -40,6 +40,7 @@ pub async fn run(
         .map_err(ServeError::RegisterNode)?;
     app.recover().await.map_err(ServeError::Recover)?;
     app.keep_node();
+    app.keep_artifacts();
     tracing::info!(address, "serving");
 
     // Answers are small and clients wait for them: never hold one back for more.

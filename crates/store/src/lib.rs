@@ -24,6 +24,7 @@ mod postgres;
 mod sqlite;
 
 mod api_keys;
+mod artifacts;
 mod audit_events;
 mod bootstrap;
 mod contexts;
@@ -33,6 +34,7 @@ mod organizations;
 mod projects;
 mod recorded;
 mod sandboxes;
+mod server_secrets;
 mod usage_events;
 mod users;
 
@@ -40,6 +42,7 @@ mod users;
 mod plans;
 
 pub use api_keys::{ApiKey, SecretHash};
+pub use artifacts::Artifact;
 pub use audit_events::{AuditEvent, AuditFilter};
 pub use bootstrap::{Bootstrapped, Founding};
 pub use contexts::Context;
@@ -57,6 +60,7 @@ pub use page::{
 pub use projects::Project;
 pub use recorded::Records;
 pub use sandboxes::{Ending, Expiry, Sandbox, SandboxFilter, SandboxStatus};
+pub use server_secrets::ServerSecret;
 pub use usage_events::{UsageEvent, UsageSum};
 pub use users::User;
 

@@ -22,7 +22,11 @@ macro_rules! migration {
 }
 
 /// All migrations; the first has version 1.
-const MIGRATIONS: &[Migration] = &[migration!("0001_initial"), migration!("0007_plans")];
+const MIGRATIONS: &[Migration] = &[
+    migration!("0001_initial"),
+    migration!("0003_artifacts"),
+    migration!("0007_plans"),
+];
 
 const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions \
      (version BIGINT PRIMARY KEY, digest TEXT NOT NULL)";

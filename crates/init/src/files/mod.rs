@@ -1,7 +1,8 @@
 //! File operations, made with the rights of the tenant's user and never with init's.
 //!
 //! Owns: what each file request does. `resolve.rs` owns where a path leads, `write.rs` what
-//! changes a directory, `unpack.rs` what an archive becomes. Only regular files and directories are ever opened; nothing here waits:
+//! changes a directory, `unpack.rs` what an archive becomes, `upload.rs` files that come in
+//! pieces. Only regular files and directories are ever opened; nothing here waits:
 //! a pipe, a device or a socket is refused before it is opened.
 //!
 //! Invariant: between [`AsUser::enter`] and its end no descriptor of init's own is created and
@@ -9,7 +10,10 @@
 
 mod resolve;
 mod unpack;
+mod upload;
 mod write;
+
+pub(crate) use upload::Uploads;
 
 use crate::calls::{Answer, refuse};
 use crate::sys::identity::AsUser;
@@ -28,7 +32,11 @@ use std::os::unix::ffi::OsStrExt;
 const MODE_MASK: u32 = 0o777;
 
 /// Handles one file request.
-pub(crate) fn handle(request: &Request, body: &[u8]) -> Result<Answer, CallError> {
+pub(crate) fn handle(
+    uploads: &mut Uploads,
+    request: &Request,
+    body: &[u8],
+) -> Result<Answer, CallError> {
     let Some(_as_user) = AsUser::enter() else {
         return refuse(
             CallErrorCode::Internal,
@@ -75,6 +83,28 @@ pub(crate) fn handle(request: &Request, body: &[u8]) -> Result<Answer, CallError
         } => write::rename(from, to, *within, *overwrite),
         Request::FileRemove { path, within } => write::remove(path, *within),
         Request::FileUnpack { entries } => unpack::unpack(entries, body),
+        Request::FileOpen { path, within } => open_file(&resolve(path, *within)?),
+        Request::UploadBegin {
+            upload,
+            path,
+            within,
+            overwrite,
+            parents,
+            mode,
+        } => {
+            let target = write::Target {
+                path,
+                within: *within,
+                parents: *parents,
+            };
+            uploads.begin(*upload, &target, *overwrite, mode & MODE_MASK)
+        }
+        Request::UploadPiece { upload, offset } => uploads.piece(*upload, *offset, body),
+        Request::UploadCommit { upload } => uploads.commit(*upload),
+        Request::UploadAbort { upload } => {
+            uploads.abort(*upload);
+            Ok(Answer::default())
+        }
         _ => refuse(CallErrorCode::Internal, "not a file request"),
     }
 }
@@ -164,6 +194,21 @@ fn read(place: &Place, offset: u64, length: u64) -> Result<Answer, CallError> {
         },
         body,
         fd: None,
+    })
+}
+
+/// Hands the file itself out: what is read later is what was checked here.
+fn open_file(place: &Place) -> Result<Answer, CallError> {
+    place.require_regular()?;
+    let file = place.reopen(OFlags::RDONLY)?;
+    let reply = Reply {
+        stat: Some(describe(&place.real, &place.stat)),
+        ..Reply::default()
+    };
+    Ok(Answer {
+        reply,
+        body: Vec::new(),
+        fd: Some(file),
     })
 }
 

@@ -85,6 +85,14 @@ pub(super) fn open_below(
     inspect(fd, within)
 }
 
+/// Whether a directory that was checked earlier is still where it may be: the tenant can move it.
+pub(super) fn inside_still(directory: &Place, within: Within) -> Result<(), CallError> {
+    if within == Within::Workspace && !inside(&real_path(&directory.fd)?) {
+        return refuse(CallErrorCode::PathOutsideWorkspace, "outside of /workspace");
+    }
+    Ok(())
+}
+
 /// Checks where a descriptor really is.
 fn inspect(fd: OwnedFd, within: Within) -> Result<Place, CallError> {
     let real = real_path(&fd)?;

@@ -31,9 +31,9 @@ pub(super) struct Target<'a> {
 
 /// A checked directory and a plain name in it, which may or may not exist.
 #[derive(Debug)]
-struct Spot {
-    directory: Place,
-    name: OsString,
+pub(super) struct Spot {
+    pub(super) directory: Place,
+    pub(super) name: OsString,
 }
 
 /// Writes a whole file.
@@ -47,6 +47,17 @@ pub(super) fn write(
         let message = format!("at most {FILE_BYTES_MAX} bytes can be written at once");
         return refuse(CallErrorCode::FileTooLarge, message);
     }
+    let (spot, mode) = writable(target, overwrite, mode)?;
+    replace(&spot, overwrite, mode, body)?;
+    stat(&open_below(&spot.directory, &spot.name, target.within)?)
+}
+
+/// Where a file is to appear and with which mode: that of the one it replaces, if there is one.
+pub(super) fn writable(
+    target: &Target<'_>,
+    overwrite: bool,
+    mode: u32,
+) -> Result<(Spot, u32), CallError> {
     if target.path.ends_with('/') {
         return refuse(CallErrorCode::PathIsDirectory, "the path names a directory");
     }
@@ -66,8 +77,7 @@ pub(super) fn write(
         existing.require_regular()?;
         mode = Mode::from_raw_mode(existing.stat.st_mode).as_raw_mode() & 0o777;
     }
-    replace(&spot, overwrite, mode, body)?;
-    stat(&open_below(&spot.directory, &spot.name, target.within)?)
+    Ok((spot, mode))
 }
 
 /// Makes a directory; with `parents` one that is there already is fine.
@@ -257,13 +267,9 @@ fn follow(spot: &Spot, within: Within) -> Result<Place, CallError> {
 fn replace(spot: &Spot, overwrite: bool, mode: u32, body: &[u8]) -> Result<(), CallError> {
     let directory = spot.directory.as_directory();
     let (file, temporary) = make_temporary(directory)?;
-    let flags = if overwrite {
-        RenameFlags::empty()
-    } else {
-        RenameFlags::NOREPLACE
-    };
-    let result = fill(&file, mode, body)
-        .and_then(|()| renameat_with(directory, &temporary, directory, &spot.name, flags));
+    let result = fill(&file, body)
+        .and_then(|()| fchmod(&file, Mode::from_raw_mode(mode)))
+        .and_then(|()| give_name(spot, &temporary, overwrite));
     if let Err(error) = result {
         let _ = unlinkat(directory, &temporary, AtFlags::empty());
         return Err(code(error));
@@ -271,7 +277,18 @@ fn replace(spot: &Spot, overwrite: bool, mode: u32, body: &[u8]) -> Result<(), C
     Ok(())
 }
 
-fn make_temporary(directory: &OwnedFd) -> Result<(OwnedFd, OsString), CallError> {
+/// Renames a temporary file onto its spot.
+pub(super) fn give_name(spot: &Spot, temporary: &OsStr, overwrite: bool) -> Result<(), Errno> {
+    let directory = spot.directory.as_directory();
+    let flags = if overwrite {
+        RenameFlags::empty()
+    } else {
+        RenameFlags::NOREPLACE
+    };
+    renameat_with(directory, temporary, directory, &spot.name, flags)
+}
+
+pub(super) fn make_temporary(directory: &OwnedFd) -> Result<(OwnedFd, OsString), CallError> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let flags = OFlags::WRONLY
         | OFlags::CREATE
@@ -294,7 +311,8 @@ fn make_temporary(directory: &OwnedFd) -> Result<(OwnedFd, OsString), CallError>
     )
 }
 
-fn fill(file: &OwnedFd, mode: u32, body: &[u8]) -> Result<(), Errno> {
+/// Writes all of it where the file's position is.
+pub(super) fn fill(file: &OwnedFd, body: &[u8]) -> Result<(), Errno> {
     let mut written = 0;
     while written < body.len() {
         match rustix::io::write(file, &body[written..]) {
@@ -304,5 +322,5 @@ fn fill(file: &OwnedFd, mode: u32, body: &[u8]) -> Result<(), Errno> {
             Err(error) => return Err(error),
         }
     }
-    fchmod(file, Mode::from_raw_mode(mode))
+    Ok(())
 }

@@ -70,6 +70,15 @@ impl Calls {
         }
     }
 
+    /// As [`Calls::begin`], for a caller that waits elsewhere. [`Calls::forget`] it when nobody
+    /// waits any more; [`answered`] reads what came.
+    pub(super) fn begin_detached(&self) -> (u64, oneshot::Receiver<Outcome>) {
+        let id = self.next_id();
+        let (sender, receiver) = oneshot::channel();
+        self.waiters().insert(id, Waiter::Caller(sender));
+        (id, receiver)
+    }
+
     /// Registers the start of a run. [`Calls::forget`] it when the run is over.
     pub(super) fn begin_run(&self, id: u64, target: Arc<Target>) {
         self.waiters().insert(id, Waiter::Run(target));
@@ -127,11 +136,19 @@ impl Calls {
 impl Pending<'_> {
     /// Waits for the answer. `port` names the dialled port in the error.
     pub(super) async fn answer(mut self, port: u16) -> Result<Answer, HostError> {
-        match (&mut self.receiver).await {
-            Ok(Outcome::Answer(answer)) => Ok(answer),
-            Ok(Outcome::Refused(error)) => Err(HostError::from_call(&error, port)),
-            Ok(Outcome::LinkLost) | Err(_) => Err(HostError::LinkLost),
-        }
+        answered(&mut self.receiver, port).await
+    }
+}
+
+/// What came of a call.
+pub(super) async fn answered(
+    receiver: &mut oneshot::Receiver<Outcome>,
+    port: u16,
+) -> Result<Answer, HostError> {
+    match receiver.await {
+        Ok(Outcome::Answer(answer)) => Ok(answer),
+        Ok(Outcome::Refused(error)) => Err(HostError::from_call(&error, port)),
+        Ok(Outcome::LinkLost) | Err(_) => Err(HostError::LinkLost),
     }
 }
 

@@ -11,7 +11,7 @@ use crownest_init::unpack::Entry;
 use std::time::Duration;
 
 /// Longest wait for one file operation.
-const FILE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const FILE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest path; the kernel's own limit.
 const PATH_BYTES_MAX: usize = 4_096;
 
@@ -185,14 +185,14 @@ impl Sandbox {
 }
 
 /// Init checks where a path leads; here only that it can be one.
-fn checked(path: &str) -> Result<String, HostError> {
+pub(super) fn checked(path: &str) -> Result<String, HostError> {
     if path.is_empty() || path.len() > PATH_BYTES_MAX || path.contains('\0') {
         return Err(HostError::Invalid("the path".into()));
     }
     Ok(path.to_owned())
 }
 
-fn stat_of(reply: Reply) -> Result<FileStat, HostError> {
+pub(super) fn stat_of(reply: Reply) -> Result<FileStat, HostError> {
     reply
         .stat
         .ok_or_else(|| HostError::Protocol("no stat in the answer".into()))

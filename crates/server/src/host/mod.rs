@@ -30,6 +30,7 @@ mod spawner;
 mod target;
 #[cfg(test)]
 mod tests;
+mod transfers;
 mod types;
 
 pub use config::{HostConfig, POOL_ENTRY_AGE_MAX, PoolConfig, PoolTemplate};
@@ -45,6 +46,7 @@ pub use spawner::{
     CreateSpec, Created, ForkedDriver, Limits, Network, SandboxKey, SandboxStats, Spawner,
     SpawnerError, TemplateDigest,
 };
+pub use transfers::{Upload, UploadSpec};
 pub use types::{
     CONTEXT_ID_BYTES_MAX, ClosedReason, ContextSpec, CreateTimings, ExecDone, ExecEnd, ExecEvent,
     ExecSpec, ExecTarget, Isolation, KnownSandbox, RUNS_QUEUED_MAX, Recovered, RunDone, RunEvent,

@@ -380,7 +380,7 @@ pub(super) fn millis(duration: Duration, what: &str) -> Result<u64, HostError> {
         .max(1))
 }
 
-async fn timed<T>(
+pub(super) async fn timed<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, HostError>>,
 ) -> Result<T, HostError> {

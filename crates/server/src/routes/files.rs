@@ -1,4 +1,5 @@
-//! `/v1/sandboxes/{id}/files`: files of the workspace, up to 256 KiB each way.
+//! `/v1/sandboxes/{id}/files`: files of the workspace, up to 256 KiB each way. Larger ones:
+//! `file_transfers.rs`.
 //!
 //! Paths go to the sandbox's init as they are: it resolves them inside the sandbox and refuses
 //! what leads outside the workspace. No path of the host is made from a client's words.
@@ -8,6 +9,7 @@ use crate::auth::Caller;
 use crate::checks;
 use crate::error::{ApiError, ApiResult, file_too_large};
 use crate::extract::{JsonBody, PathArgs, QueryArgs};
+use crate::file_transfers::FILE_MODE;
 use crate::host::{self, FileKind, Within, WriteSpec};
 use axum::Json;
 use axum::extract::State;
@@ -21,11 +23,8 @@ use crownest_api::file::{
 use crownest_api::{ErrorCode, Scope, Timestamp, limits};
 use serde_json::json;
 
-/// Permission bits of a new file.
-const FILE_MODE: u32 = 0o644;
-
-type Reader = Caller<{ Scope::FileRead as u8 }>;
-type Writer = Caller<{ Scope::FileWrite as u8 }>;
+pub(super) type Reader = Caller<{ Scope::FileRead as u8 }>;
+pub(super) type Writer = Caller<{ Scope::FileWrite as u8 }>;
 
 /// Entries of a directory; default `/workspace`.
 #[utoipa::path(
@@ -139,7 +138,6 @@ pub(super) async fn write(
         return Err(file_too_large());
     }
     let live = app.live_sandbox(&caller, &id).await?;
-    let bytes = i64::try_from(content.len()).unwrap_or(i64::MAX);
     let spec = WriteSpec {
         path,
         within: Within::Workspace,
@@ -148,8 +146,10 @@ pub(super) async fn write(
         mode: FILE_MODE,
         content,
     };
+    let size = spec.content.len();
     let file = wire(live.host.write(spec).await?);
-    app.note_usage(&live.row(), "file_bytes_written", bytes);
+    app.note_file_written(&live, size as u64);
+    app.note_file_deed(&caller, "file.write", &live, &json!({ "path": file.path }));
     Ok(Json(FileAnswer { file }))
 }
 
@@ -168,6 +168,7 @@ pub(super) async fn remove(
     let path = required(query.path)?;
     let live = app.live_sandbox(&caller, &id).await?;
     live.host.remove(&path, Within::Workspace).await?;
+    app.note_file_deed(&caller, "file.delete", &live, &json!({ "path": path }));
     Ok(Json(FileDeleted { deleted: true }))
 }
 
@@ -188,6 +189,7 @@ pub(super) async fn mkdir(
     let parents = body.value.parents.unwrap_or(false);
     let live = app.live_sandbox(&caller, &id).await?;
     let file = wire(live.host.mkdir(&path, Within::Workspace, parents).await?);
+    app.note_file_deed(&caller, "file.mkdir", &live, &json!({ "path": file.path }));
     Ok(Json(FileAnswer { file }))
 }
 
@@ -213,10 +215,16 @@ pub(super) async fn rename(
             .rename(&from, &to, Within::Workspace, overwrite)
             .await?,
     );
+    app.note_file_deed(
+        &caller,
+        "file.move",
+        &live,
+        &json!({ "from": from, "to": to }),
+    );
     Ok(Json(FileAnswer { file }))
 }
 
-fn required(path: Option<String>) -> ApiResult<String> {
+pub(super) fn required(path: Option<String>) -> ApiResult<String> {
     let path = path.ok_or_else(|| ApiError::field("path", "path is required"))?;
     checks::path("path", &path)
 }
@@ -233,7 +241,7 @@ fn encoding(asked: Option<&str>) -> ApiResult<FileEncoding> {
     }
 }
 
-fn wire(stat: host::FileStat) -> FileStat {
+pub(super) fn wire(stat: host::FileStat) -> FileStat {
     FileStat {
         path: stat.path,
         size_bytes: stat.size,

@@ -4,9 +4,11 @@
 //! checks, calls one service and answers; wire formats end here.
 
 mod api_keys;
+mod artifacts;
 mod audit_events;
 mod code;
 mod commands;
+mod file_transfers;
 mod files;
 mod health;
 mod openapi;
@@ -71,4 +73,12 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(files::read))
         .routes(routes!(files::mkdir))
         .routes(routes!(files::rename))
+        .routes(routes!(file_transfers::download_url))
+        .routes(routes!(file_transfers::download))
+        .routes(routes!(file_transfers::upload_url))
+        .routes(routes!(file_transfers::upload))
+        .routes(routes!(artifacts::list, artifacts::create))
+        .routes(routes!(artifacts::get, artifacts::delete))
+        .routes(routes!(artifacts::download_url))
+        .routes(routes!(artifacts::download))
 }

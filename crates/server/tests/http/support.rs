@@ -8,6 +8,7 @@ use crownest_server::host::{
     CreateSpec, Created, ForkedDriver, Host, HostConfig, SandboxKey, SandboxStats, Spawner,
     SpawnerError, TemplateDigest,
 };
+use crownest_server::objects::{Objects, ObjectsConfig};
 use crownest_server::{
     App, Config, FreshCredentials, Inventory, NewKey, Template, TemplateSource, bootstrap,
     create_key, router,
@@ -131,7 +132,9 @@ impl Server {
         let host = Host::start(host).await.unwrap();
         let mut config = Config::new("node_test".into(), TemplateSource::new(inventory));
         change(&mut config);
-        let app = App::new(config, Arc::clone(&store), host);
+        let objects = ObjectsConfig::Directory(directory.path().join("objects"));
+        let objects = Objects::open(&objects, "node_test").unwrap();
+        let app = App::new(config, Arc::clone(&store), host, objects);
         Self {
             app,
             store,

@@ -23,6 +23,7 @@ mod postgres_server;
 mod rows;
 
 mod api_keys;
+mod artifacts;
 mod bootstrap;
 mod concurrency;
 mod contexts;

@@ -1,0 +1,203 @@
+"""The object store over S3: the same API against a server that checks every signature."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rest import Sandbox, connect, open_directory, refusal, until
+from server import Server, missing
+
+MIB = 1024 * 1024
+ACCESS, SECRET, BUCKET = "crownest-test", "a secret of the tests", "objects"
+START_SECONDS_MAX = 30
+
+
+class Gateway:
+    """versitygw over a temporary directory, on a port that stays the same."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        (directory / BUCKET).mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [str(program()), "--port", f"127.0.0.1:{self.port}"]
+        command += ["--access", ACCESS, "--secret", SECRET, "--quiet", "posix"]
+        command.append(str(self.directory))
+        with open(self.directory.parent / "gateway.log", "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        until(self.answers, "the S3 server listens", START_SECONDS_MAX)
+
+    def answers(self) -> bool:
+        assert self.process and self.process.poll() is None, "the S3 server ended"
+        try:
+            # Without a signature it refuses, which is an answer.
+            return httpx.get(self.url, trust_env=False).status_code == 403
+        except httpx.HTTPError:
+            return False
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+    def objects(self) -> list[Path]:
+        root = self.directory / BUCKET
+        found = (path for path in root.rglob("*") if path.is_file())
+        return [path for path in found if ".sgwtmp" not in path.parts]
+
+
+def program() -> Path | None:
+    beside = Path(sys.executable).parent / "versitygw"
+    found = str(beside) if beside.exists() else shutil.which("versitygw")
+    return Path(found) if found else None
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    if program() is None:
+        print("SKIP: S3: versitygw is not installed", file=sys.__stderr__, flush=True)
+        pytest.skip("versitygw is not installed (scripts/versitygw.sh)")
+    if reason := missing():
+        pytest.skip(reason)
+    base = Path(tempfile.mkdtemp(prefix="crownest-s3-"))
+    (base / "data").mkdir()
+    gateway = Gateway(base / "data")
+    gateway.start()
+    yield gateway
+    gateway.stop()
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def options(gateway: Gateway) -> list[str]:
+    return [
+        *("--pool", "0", "--s3-bucket", BUCKET, "--s3-endpoint", gateway.url),
+        *("--s3-access-key-id", ACCESS),
+    ]
+
+
+@pytest.fixture(scope="module")
+def remote(gateway: Gateway) -> Iterator[Server]:
+    """A server that keeps its objects there."""
+    with open_directory() as directory:
+        env = {"CROWNEST_S3_SECRET_ACCESS_KEY": SECRET}
+        with Server(directory / "data", *options(gateway), env=env) as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def sandbox(remote: Server) -> Iterator[Sandbox]:
+    with connect(remote) as client:
+        sandbox = Sandbox.create(client)
+        yield sandbox
+        sandbox.kill()
+
+
+def create(sandbox: Sandbox, path: str) -> httpx.Response:
+    return sandbox.client.post(f"{sandbox.path}/artifacts", json={"path": path})
+
+
+def put(sandbox: Sandbox, path: str, content: bytes) -> None:
+    query = {"path": path}
+    sent = sandbox.client.put(f"{sandbox.path}/files/upload", params=query, content=content)
+    assert sent.status_code == 200, sent.text
+
+
+@pytest.mark.parametrize("size", [0, 5, 8 * MIB, 30 * MIB + 7])
+def test_artifacts_are_stored_read_in_parts_and_deleted(sandbox, remote, gateway, size):
+    content = os.urandom(size)
+    put(sandbox, f"file-{size}", content)
+    made = create(sandbox, f"file-{size}")
+    assert made.status_code == 201, made.text
+    artifact = made.json()["artifact"]
+    route = f"/v1/artifacts/{artifact['id']}"
+    kept = gateway.directory / BUCKET / artifact["objectKey"]
+    assert kept.stat().st_size == size == artifact["sizeBytes"]
+    assert sandbox.client.get(f"{route}/download").content == content
+    if size:
+        part = sandbox.client.get(f"{route}/download", headers={"range": "bytes=1-4"})
+        assert (part.status_code, part.content) == (206, content[1:5])
+        assert part.headers["content-range"] == f"bytes 1-4/{size}"
+    assert sandbox.client.delete(route).status_code == 200
+    assert not kept.exists()
+    refusal(sandbox.client.get(f"{route}/download"), 404, "not_found")
+    assert not (remote.data_dir / "objects").exists(), "nothing is kept on this machine"
+
+
+def test_what_runs_display_goes_there_too(sandbox, gateway):
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    run = sandbox.run(code, artifactPolicy="promote")
+    (output,) = [o for o in run["outputs"] if o["format"] == "png"]
+    assert output["kind"] == "artifact"
+    assert any(path.name == output["artifactId"] for path in gateway.objects())
+
+
+def test_an_object_that_is_lost_is_said(sandbox, gateway):
+    put(sandbox, "lost", b"x")
+    artifact = create(sandbox, "lost").json()["artifact"]
+    (gateway.directory / BUCKET / artifact["objectKey"]).unlink()
+    lost = sandbox.client.get(f"/v1/artifacts/{artifact['id']}/download")
+    refusal(lost, 500, "download_export_failed")
+
+
+def test_a_server_that_is_away_is_503_and_leaves_nothing(sandbox, gateway):
+    put(sandbox, "file", b"content")
+    kept = create(sandbox, "file").json()["artifact"]
+    before = len(gateway.objects())
+    gateway.stop()
+    try:
+        away = create(sandbox, "file")
+        error = refusal(away, 503, "unavailable")
+        assert "object store" in error["message"] and "retry-after" in away.headers
+        refusal(sandbox.client.get(f"/v1/artifacts/{kept['id']}/download"), 503, "unavailable")
+        assert sandbox.value("1+1") == "2", "runs do not need it"
+        assert sandbox.client.delete(f"/v1/artifacts/{kept['id']}").status_code == 200
+    finally:
+        gateway.start()
+    assert create(sandbox, "file").status_code == 201
+    # What was deleted meanwhile is taken away by the next sweep.
+    until(lambda: len(gateway.objects()) == before, "the object of the deleted one is gone", 90)
+
+
+def test_a_wrong_secret_is_said_at_the_start_and_never_printed(gateway):
+    wrong = "another secret that must not be seen"
+    with open_directory() as directory:
+        server = Server(
+            directory / "data", *options(gateway), env={"CROWNEST_S3_SECRET_ACCESS_KEY": wrong}
+        )
+        with pytest.raises(RuntimeError) as failure:
+            server.start()
+        log = server.log.read_text()
+        assert "object store refuses access" in log, log
+        assert wrong not in log and wrong not in str(failure.value)
+
+
+def test_half_a_configuration_is_refused(gateway):
+    for arguments in (
+        ["--s3-bucket", BUCKET],
+        ["--s3-endpoint", gateway.url],
+        ["--s3-bucket", BUCKET, "--s3-endpoint", "ftp://x", "--s3-access-key-id", "a"],
+        ["--s3-bucket", BUCKET, "--objects-dir", "/tmp/x"],
+    ):
+        with open_directory() as directory:
+            server = Server(directory / "data", *arguments)
+            with pytest.raises(RuntimeError):
+                server.start()
+            assert "s3" in server.log.read_text()
