@@ -144,11 +144,11 @@ async fn prepare(
     host.pool = pool(options)?;
     let host = Host::start(host).await?;
     let config = config(options, source)?;
+    let objects = open_objects(options, &config.node_id).await?;
     println!("http://{address}");
     if let Some(fresh) = bootstrap(&store).await? {
         credentials::announce(&fresh, options, address)?;
     }
-    let objects = open_objects(options, &config.node_id).await?;
     let app = App::new(config, Arc::new(store), host, objects);
     Ok((app, tokio::net::TcpListener::from_std(listener)?))
 }

@@ -241,7 +241,7 @@ impl App {
         })))
     }
 
-    async fn plan_of(&self, org_id: &str) -> ApiResult<Plan> {
+    pub(crate) async fn plan_of(&self, org_id: &str) -> ApiResult<Plan> {
         let organization = self.store.organization(org_id).await?;
         match organization.plan.as_deref().map(str::parse) {
             None => Ok(self.config.plan),

@@ -42,7 +42,7 @@ async fn with_sandbox(bed: &Bed) -> &Store {
     &bed.store
 }
 
-fn not_found<T: std::fmt::Debug>(outcome: Result<T, StoreError>) {
+fn not_found<T: std::fmt::Debug>(outcome: &Result<T, StoreError>) {
     assert!(
         matches!(outcome, Err(StoreError::NotFound { .. })),
         "{outcome:?}"
@@ -64,7 +64,7 @@ async fn an_artifact_is_found_once_it_is_stored_and_until_it_is_deleted(bed: Bed
     let store = with_sandbox(&bed).await;
     let row = artifact("a", "1", 10);
     store.insert_pending_artifact(&row).await.unwrap();
-    not_found(store.artifact("org_a", "art_1").await);
+    not_found(&store.artifact("org_a", "art_1").await);
     let now = store.artifact_stored("art_1", 5, "ff").await.unwrap();
     let expected = Artifact {
         state: "stored".to_owned(),
@@ -74,7 +74,7 @@ async fn an_artifact_is_found_once_it_is_stored_and_until_it_is_deleted(bed: Bed
     };
     assert_eq!(now, expected);
     assert_eq!(store.artifact("org_a", "art_1").await.unwrap(), expected);
-    not_found(store.artifact_stored("art_1", 5, "ff").await);
+    not_found(&store.artifact_stored("art_1", 5, "ff").await);
     let second = stored(store, "2", 20).await;
     let page = store
         .artifacts("org_a", "sbx_1", &PageRequest::default())
@@ -84,8 +84,8 @@ async fn an_artifact_is_found_once_it_is_stored_and_until_it_is_deleted(bed: Bed
 
     let gone = store.delete_artifact("org_a", "art_1", 30).await.unwrap();
     assert_eq!(gone.deleted_at, Some(30));
-    not_found(store.artifact("org_a", "art_1").await);
-    not_found(store.delete_artifact("org_a", "art_1", 31).await);
+    not_found(&store.artifact("org_a", "art_1").await);
+    not_found(&store.delete_artifact("org_a", "art_1", 31).await);
     assert_eq!(to_remove(store).await, ["art_1"]);
     store.artifact_removed("art_1").await.unwrap();
     assert!(to_remove(store).await.is_empty());
@@ -104,7 +104,7 @@ async fn what_was_left_pending_is_named(bed: Bed) {
     let left = store.abandon_artifacts_of_node("node_1", 50).await;
     assert_eq!(left.unwrap(), 1);
     assert_eq!(to_remove(store).await, ["art_1"]);
-    not_found(store.artifact_stored("art_1", 5, "ff").await);
+    not_found(&store.artifact_stored("art_1", 5, "ff").await);
     store.abandon_artifact("art_2", 60).await.unwrap();
     store.abandon_artifact("art_3", 60).await.unwrap();
     assert_eq!(to_remove(store).await, ["art_1", "art_2"]);
@@ -128,10 +128,10 @@ async fn time_takes_artifacts_away(bed: Bed) {
 async fn another_tenants_artifacts_do_not_exist(bed: Bed) {
     let store = with_sandbox(&bed).await;
     found(store, "b").await;
-    not_found(store.insert_pending_artifact(&artifact("b", "1", 10)).await);
+    not_found(&store.insert_pending_artifact(&artifact("b", "1", 10)).await);
     stored(store, "2", 10).await;
-    not_found(store.artifact("org_b", "art_2").await);
-    not_found(store.delete_artifact("org_b", "art_2", 30).await);
+    not_found(&store.artifact("org_b", "art_2").await);
+    not_found(&store.delete_artifact("org_b", "art_2", 30).await);
     let page = store
         .artifacts("org_b", "sbx_1", &PageRequest::default())
         .await
