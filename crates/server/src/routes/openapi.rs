@@ -122,7 +122,9 @@ fn add_errors(operation: &mut Value) {
 
 /// Bounds of parameters that many operations have.
 fn bound_parameters(operation: &mut Value) {
-    let parameters = operation["parameters"].as_array_mut();
+    let parameters = operation
+        .get_mut("parameters")
+        .and_then(Value::as_array_mut);
     for parameter in parameters.into_iter().flatten() {
         let bounds = match parameter["name"].as_str() {
             Some("Idempotency-Key") => json!({
