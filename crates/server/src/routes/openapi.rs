@@ -129,7 +129,7 @@ fn bound_parameters(operation: &mut Value) {
         let bounds = match parameter["name"].as_str() {
             Some("Idempotency-Key") => json!({
                 "type": "string", "minLength": 1, "maxLength": limits::IDEMPOTENCY_KEY_BYTES_MAX,
-                "pattern": "^[!-~]+$",
+                "pattern": "^[\\t -~]+$",
             }),
             Some("cursor") => json!({
                 "type": "string", "maxLength": limits::CURSOR_BYTES_MAX,
