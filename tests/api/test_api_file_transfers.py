@@ -87,7 +87,9 @@ def test_large_files_travel_whole_both_ways(shared, stranger):
     seen = "import hashlib; hashlib.sha256(open('big/er/file.bin','rb').read()).hexdigest()"
     assert shared.value(seen) == digest
 
-    got = stranger.get(download_url(shared, "big/er/file.bin"))
+    url = download_url(shared, "big/er/file.bin")
+    assert stranger.head(url).headers["content-length"] == str(len(content))
+    got = stranger.get(url)
     assert got.status_code == 200 and got.content == content
     assert got.headers["content-length"] == str(len(content))
     assert got.headers["content-disposition"].startswith('attachment; filename="file.bin"')
@@ -152,6 +154,16 @@ def test_paths_are_judged_as_everywhere(shared, path, code):
     refusal(upload(shared, path, b"x"), 400, code)
     body = {"path": path}
     refusal(shared.client.post(f"{shared.path}/files/download-url", json=body), 400, code)
+
+
+def test_names_that_are_too_long_or_no_text_are_refused_before_a_byte(shared):
+    refusal(upload(shared, "n" * 300, b"x"), 400, "invalid_request")
+    for query in ("path=%ff%fe", "path=a%00b", "path=%ED%A0%80"):
+        got = shared.client.get(f"{shared.path}/files/download?{query}")
+        assert got.status_code in (400, 404), got.text
+        put = shared.client.put(f"{shared.path}/files/upload?{query}%2Fx", content=b"x")
+        assert put.status_code in (400, 404), put.text
+    assert leftovers(shared) == []
 
 
 def test_only_files_are_downloaded(shared):

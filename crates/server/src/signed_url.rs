@@ -217,7 +217,12 @@ impl<const SCOPE: u8> FromRequestParts<App> for Signed<SCOPE> {
         Ok(Self::Url(Box::new(ByUrl {
             app: app.clone(),
             grant,
-            method: parts.method.clone(),
+            // What may be read may be asked about.
+            method: if parts.method == Method::HEAD {
+                Method::GET
+            } else {
+                parts.method.clone()
+            },
             request,
         })))
     }

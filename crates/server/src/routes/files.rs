@@ -99,6 +99,7 @@ pub(super) async fn read(
             )
         })?,
     };
+    app.note_file_deed(&caller, "file.read", &live, &json!({ "path": stat.path }));
     Ok(Json(FileContent {
         content,
         encoding,

@@ -4,6 +4,7 @@ mod links;
 mod native;
 mod peer;
 mod pooling;
+mod transfers;
 
 use super::spawner::{
     CreateSpec, Created, ForkedDriver, SandboxStats, Spawner, SpawnerError, TemplateDigest,
