@@ -27,9 +27,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Small pieces of a body are joined up to this before they go to init; larger ones go as they
-/// are.
-const PIECE_BYTES: usize = 512 * 1024;
+/// Small pieces of a body are joined up to this before they go to init; those that are a quarter
+/// of it go as they are.
+const PIECE_BYTES: usize = 120 * 1024;
 /// Permission bits of a new file.
 pub(crate) const FILE_MODE: u32 = 0o644;
 /// Longest silence of a client in the middle of an upload.
@@ -263,9 +263,13 @@ async fn take(
         if let Some(digest) = &mut digest {
             digest.update(&bytes);
         }
-        if waiting.is_empty() && bytes.len() >= PIECE_BYTES / 2 {
-            upload.push(bytes).await?;
-            continue;
+        if waiting.is_empty() {
+            if bytes.len() >= PIECE_BYTES / 4 {
+                upload.push(bytes).await?;
+                continue;
+            }
+            // At once: grown bit by bit, everything would be copied again each time.
+            waiting.reserve(PIECE_BYTES + PIECE_BYTES / 4);
         }
         waiting.extend_from_slice(&bytes);
         if waiting.len() >= PIECE_BYTES {

@@ -7,7 +7,8 @@ use serde_json::Value;
 struct Operation {
     method: String,
     path: String,
-    scope: Option<Scope>,
+    /// The first one is asked for by the route itself, the others may come later.
+    scopes: Vec<Scope>,
 }
 
 /// The guarded operations as `/openapi.json` tells them.
@@ -21,16 +22,18 @@ async fn operations(server: &Server) -> Vec<Operation> {
             let Some(scopes) = ways.iter().find_map(bearer) else {
                 continue;
             };
-            let scope = scopes[0].as_str().map(|scope| scope.parse().unwrap());
+            let scope = |scope: &Value| scope.as_str().unwrap().parse().unwrap();
+            let scopes = scopes.as_array().unwrap().iter().map(scope).collect();
             let path = path
                 .replace("{sandboxId}", "sbx_0")
                 .replace("{contextId}", "cctx_0")
-                .replace("{apiKeyId}", "key_0");
+                .replace("{apiKeyId}", "key_0")
+                .replace("{artifactId}", "art_0");
             assert!(!path.contains('{'), "{path}");
             found.push(Operation {
                 method: method.to_uppercase(),
                 path,
-                scope,
+                scopes,
             });
         }
     }
@@ -47,7 +50,7 @@ async fn every_route_refuses_a_key_without_its_scope_and_no_key() {
         let Operation {
             method,
             path,
-            scope,
+            scopes,
         } = operation;
         let reply = server.call("nothing", method, path, "").await;
         assert_eq!(
@@ -55,7 +58,7 @@ async fn every_route_refuses_a_key_without_its_scope_and_no_key() {
             (401, "invalid_api_key".into()),
             "{method} {path}"
         );
-        let Some(scope) = scope else {
+        let Some(scope) = scopes.first() else {
             unguarded += 1;
             continue;
         };
@@ -66,7 +69,7 @@ async fn every_route_refuses_a_key_without_its_scope_and_no_key() {
         assert_eq!(reply.error(), (403, "forbidden".into()), "{method} {path}");
         assert_eq!(reply.json()["error"]["details"]["scope"], scope.as_str());
 
-        let only = server.key(&[*scope], None).await;
+        let only = server.key(scopes, None).await;
         let reply = server.call(&only, method, path, "").await;
         assert_ne!(reply.status, 403, "{method} {path} with {scope}");
         assert_ne!(reply.status, 401, "{method} {path} with {scope}");
