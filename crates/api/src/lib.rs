@@ -19,6 +19,7 @@ pub mod id;
 pub mod limits;
 pub mod metadata;
 pub mod page;
+pub mod preview;
 pub mod project;
 pub mod sandbox;
 pub mod scope;

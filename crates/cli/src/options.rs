@@ -65,6 +65,13 @@ pub(crate) struct ServeOptions {
     /// Origin under which clients reach the server, when it is not the Host they send.
     #[arg(long, env = "CROWNEST_PUBLIC_ORIGIN")]
     pub public_origin: Option<String>,
+    /// Domain of previews, which are at `<slug>.preview.<domain>`. Its own, not one of other sites:
+    /// pages there are strangers'. `localhost` works without DNS.
+    #[arg(long, env = "CROWNEST_PREVIEW_DOMAIN", default_value = "localhost")]
+    pub preview_domain: String,
+    /// Seconds that a program behind a preview may be silent before its answer.
+    #[arg(long, env = "CROWNEST_PREVIEW_ANSWER_SECONDS", default_value_t = 120)]
+    pub preview_answer_seconds: u32,
     /// Template of sandboxes that name none.
     #[arg(long, env = "CROWNEST_DEFAULT_TEMPLATE", default_value = "python")]
     pub default_template: String,

@@ -213,6 +213,8 @@ async fn open_objects(options: &ServeOptions, node_id: &str) -> anyhow::Result<O
 fn config(options: &ServeOptions, source: TemplateSource) -> anyhow::Result<Config> {
     let mut config = Config::new(credentials::node_id(&options.data_dir)?, source);
     config.public_origin.clone_from(&options.public_origin);
+    config.preview_domain = options.preview_domain()?;
+    config.preview_answer_ms_max = u64::from(options.preview_answer_seconds) * 1_000;
     config
         .default_template
         .clone_from(&options.default_template);

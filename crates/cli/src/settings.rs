@@ -17,6 +17,9 @@ const MIB: u64 = 1024 * 1024;
 const FALLBACK_ID: u32 = 64_787;
 /// Longest list of sandbox variables.
 const SANDBOX_ENV_MAX: usize = 256;
+/// Longest label of a host name, and longest domain that leaves room for what comes before it.
+const DNS_LABEL_BYTES_MAX: usize = 63;
+const PREVIEW_DOMAIN_BYTES_MAX: usize = 200;
 
 /// Starts logging to stderr.
 pub(crate) fn start_log(filter: &str, json: bool) {
@@ -198,6 +201,19 @@ impl ServeOptions {
                 .to_owned(),
             path_style: self.s3_path_style,
         }))
+    }
+
+    /// The domain of previews, as hosts are compared.
+    pub(crate) fn preview_domain(&self) -> anyhow::Result<String> {
+        let domain = self.preview_domain.to_ascii_lowercase();
+        let label = |label: &str| {
+            let clean = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+            (1..=DNS_LABEL_BYTES_MAX).contains(&label.len()) && label.bytes().all(clean)
+        };
+        if domain.len() > PREVIEW_DOMAIN_BYTES_MAX || !domain.split('.').all(label) {
+            bail!("--preview-domain: {domain:?} is not a domain");
+        }
+        Ok(domain)
     }
 
     /// Where the database is.

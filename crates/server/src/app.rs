@@ -8,6 +8,7 @@ use crate::host::Host;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::persist::Waiting;
+use crate::previews::Gates;
 use crate::rate_limit::RateLimits;
 use crate::sandboxes::Registry;
 use crate::signed_url::SigningSecret;
@@ -36,6 +37,7 @@ pub struct AppState {
     pub owner: Owner,
     pub(crate) keys: KeyCache,
     pub(crate) sandboxes: Registry,
+    pub(crate) previews: Gates,
     pub(crate) signing: SigningSecret,
     /// Records that the store could not take yet.
     pub(crate) unwritten: Waiting,
@@ -74,6 +76,7 @@ impl App {
             ),
             keys: KeyCache::default(),
             sandboxes: Registry::default(),
+            previews: Gates::default(),
             signing: SigningSecret::default(),
             unwritten: Waiting::default(),
             default_projects: DefaultProjects::default(),

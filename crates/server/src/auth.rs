@@ -167,7 +167,8 @@ pub(crate) fn token(headers: &HeaderMap) -> ApiResult<&str> {
 }
 
 impl App {
-    async fn authenticate(&self, token: &str) -> ApiResult<Arc<Principal>> {
+    /// Whose token that is.
+    pub(crate) async fn authenticate(&self, token: &str) -> ApiResult<Arc<Principal>> {
         let digest = *blake3::hash(token.as_bytes()).as_bytes();
         if let Some(principal) = self.keys.get(&digest) {
             return Ok(principal);
@@ -267,19 +268,36 @@ pub(crate) fn micros(time: Timestamp) -> i64 {
     time.as_millis().saturating_mul(1_000)
 }
 
-/// A new secret.
+/// A new API key.
 ///
 /// # Errors
 /// When the kernel has no randomness to give.
 pub(crate) fn new_secret() -> std::io::Result<String> {
-    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let mut random = [0u8; SECRET_RANDOM_BYTES];
+    secret(SECRET_PREFIX)
+}
+
+/// Bytes that nobody can guess.
+///
+/// # Errors
+/// When the kernel has no randomness to give.
+pub(crate) fn random<const BYTES: usize>() -> std::io::Result<[u8; BYTES]> {
+    let mut random = [0u8; BYTES];
     let mut filled = 0;
     while filled < random.len() {
         filled +=
             rustix::rand::getrandom(&mut random[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
-    let mut secret = String::from(SECRET_PREFIX);
+    Ok(random)
+}
+
+/// A new secret that begins with that prefix.
+///
+/// # Errors
+/// When the kernel has no randomness to give.
+pub(crate) fn secret(prefix: &str) -> std::io::Result<String> {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let random: [u8; SECRET_RANDOM_BYTES] = random()?;
+    let mut secret = String::from(prefix);
     let (mut bits, mut count) = (0u32, 0);
     for byte in random {
         bits = (bits << 8) | u32::from(byte);

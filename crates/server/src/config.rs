@@ -13,6 +13,9 @@ const ARTIFACT_RETENTION_DAYS: u32 = 30;
 const PREVIEWS_PER_ORG_MAX: u64 = 10;
 const PREVIEWS_PER_SANDBOX_MAX: u64 = 3;
 
+/// A program may think about an answer for two minutes.
+const PREVIEW_ANSWER_MS_MAX: u64 = 120_000;
+
 /// Configuration of the HTTP side. The host has its own.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -21,6 +24,10 @@ pub struct Config {
     /// Origin under which clients reach the server (`https://sandboxes.example.org`); where it is
     /// absent the request's `Host` is used.
     pub public_origin: Option<String>,
+    /// Previews are at `<slug>.preview.<domain>`.
+    pub preview_domain: String,
+    /// Longest silence of a preview's program before its answer begins.
+    pub preview_answer_ms_max: u64,
     /// Slug of the template that is used when a request names none.
     pub default_template: String,
     /// What has been built; asked again when a template is not found.
@@ -60,6 +67,8 @@ impl Config {
         Self {
             node_id,
             public_origin: None,
+            preview_domain: "localhost".to_owned(),
+            preview_answer_ms_max: PREVIEW_ANSWER_MS_MAX,
             default_template: "python".to_owned(),
             templates,
             plan: Plan::default(),

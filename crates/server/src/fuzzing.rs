@@ -35,6 +35,7 @@ use std::time::Duration;
 
 pub use crate::egress::fuzzing::{policy, proxied};
 pub use crate::host::fuzzing::{InitLink, event};
+pub use crate::previews::fuzzing as preview;
 
 /// Longest error body: what a client wrote comes back cut.
 const ERROR_BYTES_MAX: usize = 4 * 1024;

@@ -41,6 +41,7 @@ mod node;
 mod outputs;
 mod persist;
 mod plans;
+mod previews;
 mod rate_limit;
 mod recovery;
 mod request;

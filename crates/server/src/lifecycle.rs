@@ -220,6 +220,7 @@ impl App {
                 }
             });
         }
+        self.end_previews(&live.id, now).await;
         if let Some(counts) = live.host.egress_counters() {
             self.metrics.egress_ended.add(&counts);
         }

@@ -70,6 +70,7 @@ impl App {
                 }
             }
         }
+        self.recover_previews().await?;
         tracing::info!(
             kept,
             ended,

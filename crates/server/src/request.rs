@@ -36,6 +36,16 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
+    pub(crate) fn new(id: String, route: &str, origin: Option<String>) -> Self {
+        Self {
+            id: id.into(),
+            route: route.into(),
+            origin: origin.map(Into::into),
+            key_id: Arc::default(),
+            allowance: Arc::default(),
+        }
+    }
+
     pub(crate) fn set_allowance(&self, allowance: Allowance) {
         let _ = self.allowance.set(allowance);
     }
@@ -54,13 +64,8 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
         .extensions()
         .get::<MatchedPath>()
         .map_or("unmatched", MatchedPath::as_str);
-    let context = RequestContext {
-        id: request_id(request.headers()).into(),
-        route: route.into(),
-        origin: origin(&app, request.headers()).map(Into::into),
-        key_id: Arc::default(),
-        allowance: Arc::default(),
-    };
+    let origin = origin(&app, request.headers());
+    let context = RequestContext::new(request_id(request.headers()), route, origin);
     request.extensions_mut().insert(context.clone());
 
     let (head, body) = request.into_parts();
@@ -78,13 +83,7 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
     };
     drop(active);
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-        log_failure(&error, &context);
-        app.metrics
-            .errors
-            .get_or_create(&metrics::Code {
-                code: error.code.as_str(),
-            })
-            .inc();
+        note_failure(&app, &error, &context);
         response = envelope(&error, &context.id, context.origin.as_deref());
     }
     body.finish(&mut response).await;
@@ -110,7 +109,8 @@ impl Drop for Active<'_> {
     }
 }
 
-fn record(
+/// Counts an answered request and writes its line of the access log.
+pub(crate) fn record(
     app: &App,
     method: &'static str,
     context: RequestContext,
@@ -148,7 +148,13 @@ fn record(
     });
 }
 
-fn log_failure(error: &ApiError, context: &RequestContext) {
+/// Counts an error, and logs it when it is the server's.
+pub(crate) fn note_failure(app: &App, error: &ApiError, context: &RequestContext) {
+    let code = error.code.as_str();
+    app.metrics
+        .errors
+        .get_or_create(&metrics::Code { code })
+        .inc();
     if error.status().is_server_error() {
         tracing::error!(
             request = &*context.id,
@@ -160,7 +166,8 @@ fn log_failure(error: &ApiError, context: &RequestContext) {
     }
 }
 
-fn envelope(error: &ApiError, request_id: &str, origin: Option<&str>) -> Response {
+/// The error as clients of the API get it.
+pub(crate) fn envelope(error: &ApiError, request_id: &str, origin: Option<&str>) -> Response {
     let body = ErrorEnvelope {
         error: error.body(Some(request_id)),
     };
@@ -186,11 +193,9 @@ fn envelope(error: &ApiError, request_id: &str, origin: Option<&str>) -> Respons
 
 fn challenge(origin: Option<&str>) -> HeaderValue {
     let path = "/.well-known/oauth-protected-resource";
-    let text = format!(
-        "Bearer resource_metadata=\"{}{path}\"",
-        origin.unwrap_or_default()
-    );
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Bearer"))
+    let text = origin.map(|origin| format!("Bearer resource_metadata=\"{origin}{path}\""));
+    let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
+    value.unwrap_or(HeaderValue::from_static("Bearer"))
 }
 
 /// The origin that the client used, as far as can be told.
@@ -224,7 +229,7 @@ pub(crate) fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// A label with few values: clients may invent methods.
-fn method_name(method: &Method) -> &'static str {
+pub(crate) fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",
@@ -237,7 +242,7 @@ fn method_name(method: &Method) -> &'static str {
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

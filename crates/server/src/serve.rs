@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::routes;
 use axum::serve::ListenerExt;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -59,7 +60,8 @@ pub async fn run(
             }
         }
     };
-    let serving = axum::serve(listener, routes::router(app.clone())).with_graceful_shutdown(stop);
+    let service = routes::router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(stop);
     let grace_over = async {
         stopping.cancelled().await;
         tokio::time::sleep(RUNS_GRACE).await;

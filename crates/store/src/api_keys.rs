@@ -14,6 +14,10 @@ impl SecretHash {
     pub fn of(secret: &str) -> Self {
         Self(*blake3::hash(secret.as_bytes()).as_bytes())
     }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl std::fmt::Debug for SecretHash {
@@ -28,6 +32,14 @@ impl Column for SecretHash {
     fn from_sql(sql: Vec<u8>) -> Result<Self, sqlx::error::BoxDynError> {
         let bytes = sql.try_into().map_err(|_| "a digest has 32 bytes")?;
         Ok(Self(bytes))
+    }
+}
+
+impl Column for Option<SecretHash> {
+    type Sql = Option<Vec<u8>>;
+
+    fn from_sql(sql: Option<Vec<u8>>) -> Result<Self, sqlx::error::BoxDynError> {
+        sql.map(SecretHash::from_sql).transpose()
     }
 }
 

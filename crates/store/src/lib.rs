@@ -31,6 +31,7 @@ mod contexts;
 mod idempotency;
 mod nodes;
 mod organizations;
+mod previews;
 mod projects;
 mod recorded;
 mod sandboxes;
@@ -56,6 +57,9 @@ pub use nodes::Node;
 pub use organizations::Organization;
 pub use page::{
     CURSOR_BYTES_MAX, Cursor, Limit, PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX, Page, PageRequest,
+};
+pub use previews::{
+    PREVIEW_MINUTES_METRIC, Preview, PreviewInserted, PreviewLimits, SessionKey, preview_minutes,
 };
 pub use projects::Project;
 pub use recorded::Records;

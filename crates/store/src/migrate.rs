@@ -25,6 +25,7 @@ macro_rules! migration {
 const MIGRATIONS: &[Migration] = &[
     migration!("0001_initial"),
     migration!("0003_artifacts"),
+    migration!("0004_previews"),
     migration!("0007_plans"),
 ];
 

@@ -162,7 +162,12 @@ impl AuditLog {
         }
     }
 
-    /// What the server did by itself.
+    /// Something that the server did by itself.
+    pub(crate) fn by_system(&self, org_id: &str, deed: Deed<'_>, details: &Value) {
+        self.push(Self::event_by_system(org_id, deed, details));
+    }
+
+    /// What the server did by itself, to be written together with what it changed.
     pub(crate) fn event_by_system(org_id: &str, deed: Deed<'_>, details: &Value) -> AuditEvent {
         AuditEvent {
             id: new_id(IdKind::AuditEvent),

@@ -232,7 +232,8 @@ pub(super) fn outgoing<B>(
     Ok(request)
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes what concerns one connection alone.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()

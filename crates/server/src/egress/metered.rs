@@ -12,17 +12,17 @@ use tokio::time::Instant;
 
 /// Bytes of one sandbox.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
-    pub(super) bytes_up: AtomicU64,
-    pub(super) bytes_down: AtomicU64,
-    pub(super) connections: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) failed: AtomicU64,
+pub(crate) struct Meter {
+    pub(crate) bytes_up: AtomicU64,
+    pub(crate) bytes_down: AtomicU64,
+    pub(crate) connections: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) failed: AtomicU64,
 }
 
 /// When a connection last moved a byte.
 #[derive(Debug, Clone)]
-pub(super) struct Activity {
+pub(crate) struct Activity {
     born: Instant,
     last_ms: Arc<AtomicU64>,
 }
@@ -37,7 +37,7 @@ impl Activity {
     }
 
     /// Resolves when nothing has moved for `limit`.
-    pub(super) async fn silent(self, limit: Duration) {
+    pub(crate) async fn silent(self, limit: Duration) {
         loop {
             let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
             let due = self.born + last + limit;
@@ -51,14 +51,14 @@ impl Activity {
 
 /// The connection.
 #[derive(Debug)]
-pub(super) struct Metered {
+pub(crate) struct Metered {
     stream: TcpStream,
     meter: Arc<Meter>,
     activity: Activity,
 }
 
 impl Metered {
-    pub(super) fn new(stream: TcpStream, meter: Arc<Meter>) -> Self {
+    pub(crate) fn new(stream: TcpStream, meter: Arc<Meter>) -> Self {
         let activity = Activity {
             born: Instant::now(),
             last_ms: Arc::default(),
@@ -70,7 +70,7 @@ impl Metered {
         }
     }
 
-    pub(super) fn activity(&self) -> Activity {
+    pub(crate) fn activity(&self) -> Activity {
         self.activity.clone()
     }
 }

@@ -19,6 +19,9 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use forward::strip_hop_by_hop;
+pub(crate) use metered::{Activity, Meter, Metered};
+
 pub use address::forbidden_range;
 pub use policy::{Policy, PolicyConfig, PolicyError, Upstream};
 pub use proxy::{Counts, Proxy, serve};

@@ -13,6 +13,7 @@ mod files;
 mod health;
 mod openapi;
 mod paging;
+mod previews;
 mod projects;
 mod sandboxes;
 mod usage;
@@ -23,6 +24,7 @@ pub(crate) use paging::request as page_request;
 pub(crate) use sandboxes::list_query;
 
 use crate::app::App;
+use crate::previews::by_host;
 use crate::request;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -40,11 +42,15 @@ pub fn router(app: App) -> Router {
     } else {
         router
     };
-    router
+    let api = router
         .fallback(request::no_route)
         .method_not_allowed_fallback(request::no_method)
         .layer(from_fn_with_state(app.clone(), request::layer))
-        .with_state(app)
+        .with_state(app.clone());
+    // Around the API and not in it: a preview has any path, those of the API included.
+    Router::new()
+        .fallback_service(api)
+        .layer(from_fn_with_state(app, by_host))
 }
 
 fn described() -> OpenApiRouter<App> {
@@ -81,4 +87,6 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(artifacts::get, artifacts::delete))
         .routes(routes!(artifacts::download_url))
         .routes(routes!(artifacts::download))
+        .routes(routes!(previews::list, previews::create))
+        .routes(routes!(previews::get, previews::revoke))
 }

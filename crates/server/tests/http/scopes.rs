@@ -28,7 +28,8 @@ async fn operations(server: &Server) -> Vec<Operation> {
                 .replace("{sandboxId}", "sbx_0")
                 .replace("{contextId}", "cctx_0")
                 .replace("{apiKeyId}", "key_0")
-                .replace("{artifactId}", "art_0");
+                .replace("{artifactId}", "art_0")
+                .replace("{previewId}", "prv_0");
             assert!(!path.contains('{'), "{path}");
             found.push(Operation {
                 method: method.to_uppercase(),

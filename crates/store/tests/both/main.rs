@@ -31,6 +31,7 @@ mod crash;
 mod idempotency;
 mod open;
 mod paging;
+mod previews;
 mod recorded;
 mod records;
 mod sandboxes;

@@ -1,8 +1,8 @@
 //! Rows to test with: valid, and different in what a test does not care about.
 
 use crownest_store::{
-    ApiKey, AuditEvent, Context, Founding, Organization, Owner, Project, Sandbox, SandboxStatus,
-    SecretHash, Store, User,
+    ApiKey, AuditEvent, Context, Founding, Organization, Owner, Preview, Project, Sandbox,
+    SandboxStatus, SecretHash, SessionKey, Store, User,
 };
 use std::collections::BTreeMap;
 
@@ -80,6 +80,26 @@ pub(crate) fn context(name: &str, sandbox: &str, id: &str) -> Context {
         is_default: false,
         isolation: "fork".to_owned(),
         created_at: 30,
+    }
+}
+
+/// An active preview of a sandbox, in token mode; its token is `pvt_ID`.
+pub(crate) fn preview(name: &str, sandbox: &str, id: &str, port: i64) -> Preview {
+    Preview {
+        id: format!("prv_{id}"),
+        slug: format!("p-{id}"),
+        org_id: format!("org_{name}"),
+        project_id: format!("prj_{name}"),
+        sandbox_id: format!("sbx_{sandbox}"),
+        port,
+        auth_mode: "token".to_owned(),
+        token_hash: Some(SecretHash::of(&format!("pvt_{id}"))),
+        session_key: SessionKey([7; 32]),
+        source_command_id: None,
+        created_by: "key_1".to_owned(),
+        created_at: 30,
+        revoked_at: None,
+        ended_at: None,
     }
 }
 
