@@ -1,5 +1,5 @@
-//! Metadata: organizations, users, projects, API keys, sandboxes, code contexts, idempotent
-//! replays, audit events, nodes and usage.
+//! Metadata: organizations, users, projects, API keys, sandboxes, code contexts, commands,
+//! idempotent replays, audit events, nodes and usage.
 //!
 //! The crate owns the schema, the SQL and the two databases it runs on (SQLite and PostgreSQL,
 //! one logical schema, one set of functions). It does not know processes, HTTP or the wire
@@ -27,6 +27,7 @@ mod api_keys;
 mod artifacts;
 mod audit_events;
 mod bootstrap;
+mod commands;
 mod contexts;
 mod idempotency;
 mod nodes;
@@ -46,6 +47,7 @@ pub use api_keys::{ApiKey, SecretHash};
 pub use artifacts::Artifact;
 pub use audit_events::{AuditEvent, AuditFilter};
 pub use bootstrap::{Bootstrapped, Founding};
+pub use commands::{Command, CommandStatus};
 pub use contexts::Context;
 pub use db::{Durability, Store, StoreOptions};
 pub use error::StoreError;

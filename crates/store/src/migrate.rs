@@ -24,6 +24,7 @@ macro_rules! migration {
 /// All migrations; the first has version 1.
 const MIGRATIONS: &[Migration] = &[
     migration!("0001_initial"),
+    migration!("0002_commands"),
     migration!("0003_artifacts"),
     migration!("0004_previews"),
     migration!("0007_plans"),

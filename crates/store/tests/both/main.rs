@@ -25,6 +25,7 @@ mod rows;
 mod api_keys;
 mod artifacts;
 mod bootstrap;
+mod commands;
 mod concurrency;
 mod contexts;
 mod crash;

@@ -1,8 +1,8 @@
 //! Rows to test with: valid, and different in what a test does not care about.
 
 use crownest_store::{
-    ApiKey, AuditEvent, Context, Founding, Organization, Owner, Preview, Project, Sandbox,
-    SandboxStatus, SecretHash, SessionKey, Store, User,
+    ApiKey, AuditEvent, Command, CommandStatus, Context, Founding, Organization, Owner, Preview, Project,
+    Sandbox, SandboxStatus, SecretHash, SessionKey, Store, User,
 };
 use std::collections::BTreeMap;
 
@@ -100,6 +100,38 @@ pub(crate) fn preview(name: &str, sandbox: &str, id: &str, port: i64) -> Preview
         created_at: 30,
         revoked_at: None,
         ended_at: None,
+    }
+}
+
+/// A running command of the organization `org_NAME`.
+pub(crate) fn command(name: &str, sandbox: &str, id: &str) -> Command {
+    Command {
+        id: format!("cmd_{id}"),
+        org_id: format!("org_{name}"),
+        project_id: format!("prj_{name}"),
+        sandbox_id: format!("sbx_{sandbox}"),
+        exec: 7,
+        command: "make test".to_owned(),
+        cwd: "/workspace".to_owned(),
+        env_names: vec!["TOKEN".to_owned()],
+        background: true,
+        status: CommandStatus::Running,
+        created_at: 40,
+        finished_at: None,
+        duration_ms: None,
+        exit_code: None,
+        termination_signal: None,
+        killed_reason: None,
+        cancel_mode: None,
+        canceled_at: None,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        log_omitted_bytes: 0,
+        log_objects: None,
+        collect: None,
+        collect_status: "not_requested".to_owned(),
+        collect_errors: None,
+        created_by: "key_1".to_owned(),
     }
 }
 
