@@ -245,13 +245,6 @@ def test_commands_that_are_waited_for(sandbox, crow):
 
 
 def test_what_commands_cannot_do_yet_is_said(sandbox):
-    """Background commands and their log streams are not served yet: one clear code for all."""
-    refused(lambda: sandbox.commands.start("true"), 400, "unsupported_runtime_option")
-    refused(
-        lambda: sandbox.commands.run("true", on_stdout=lambda _: None),
-        400,
-        "unsupported_runtime_option",
-    )
     refused(
         lambda: sandbox.commands.run("true", collect=[{"path": "x"}]),
         400,

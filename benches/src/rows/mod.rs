@@ -4,6 +4,7 @@
 mod density;
 mod lifecycle;
 mod load;
+mod logs;
 mod runs;
 mod stream;
 
@@ -29,6 +30,7 @@ pub(crate) enum Row {
     Warm,
     Plot,
     Command,
+    CommandLog,
     Stream,
     Interrupt,
     Sustained,
@@ -48,6 +50,7 @@ impl Row {
             Self::Warm => "warm",
             Self::Plot => "plot",
             Self::Command => "command",
+            Self::CommandLog => "command-log",
             Self::Stream => "stream",
             Self::Interrupt => "interrupt",
             Self::Sustained => "sustained",
@@ -121,6 +124,7 @@ impl Bench {
             Row::Warm => runs::warm(self).await,
             Row::Plot => runs::plot(self).await,
             Row::Command => runs::command(self).await,
+            Row::CommandLog => logs::log(self).await,
             Row::Stream => stream::lines(self).await,
             Row::Interrupt => stream::interrupt(self).await,
             Row::Sustained => lifecycle::sustained(self).await,

@@ -27,9 +27,20 @@ pub const RUN_TIMEOUT_MAX_MS: u64 = 600_000;
 /// Creation of a context: the same two.
 pub const CONTEXT_TIMEOUT_DEFAULT_MS: u64 = 30_000;
 pub const CONTEXT_TIMEOUT_MAX_MS: u64 = 600_000;
-/// Command: the same two.
+/// Command that is waited for: the same two.
 pub const COMMAND_TIMEOUT_DEFAULT_MS: u64 = 60_000;
 pub const COMMAND_TIMEOUT_MAX_MS: u64 = 600_000;
+/// Longest timeout of a background command; it has none by default.
+pub const BACKGROUND_TIMEOUT_MAX_MS: u64 = 7 * 24 * 3_600_000;
+/// Output of one stream in the record of a command that has ended.
+pub const RECORD_OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Files that one command may collect.
+pub const COLLECT_ITEMS_MAX: usize = 100;
+/// Pieces on one page of a command's log.
+pub const LOG_CHUNKS_DEFAULT: u32 = 100;
+pub const LOG_CHUNKS_MAX: u32 = 500;
+/// Output on one page of a command's log; a page may be shorter than its `limit`.
+pub const LOG_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Output of one stream kept in the collected result of a run or command. A stream of events
 /// delivers everything.

@@ -155,6 +155,12 @@ pub(crate) struct ServeOptions {
     /// Environment of every sandbox: NAME=VALUE.
     #[arg(long, env = "CROWNEST_SANDBOX_ENV", value_delimiter = ',')]
     pub sandbox_env: Vec<String>,
+    /// Log of one command that is kept, in MiB; above it the oldest part goes.
+    #[arg(long, env = "CROWNEST_COMMAND_LOG_MIB_MAX", default_value_t = 256)]
+    pub command_log_mib_max: u64,
+    /// How long the log of a command is kept after it was last written to, in days; 0: for ever.
+    #[arg(long, env = "CROWNEST_COMMAND_LOG_DAYS", default_value_t = 30)]
+    pub command_log_days: u64,
     /// A zygote is replaced after that many forks …
     #[arg(long, env = "CROWNEST_ZYGOTE_FORKS_MAX", default_value_t = 10_000)]
     pub zygote_forks_max: u32,

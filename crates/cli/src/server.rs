@@ -230,6 +230,9 @@ fn config(options: &ServeOptions, source: TemplateSource) -> anyhow::Result<Conf
     config.artifact_retention_days = options.artifact_retention_days;
     config.metrics = options.metrics;
     config.audit_dir = Some(options.data_dir.join("audit"));
+    config.data_dir.clone_from(&options.data_dir);
+    config.command_log_days = options.command_log_days;
+    config.command_log_bytes_max = options.command_log_mib_max.saturating_mul(1024 * 1024);
     Ok(config)
 }
 

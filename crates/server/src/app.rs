@@ -2,6 +2,7 @@
 
 use crate::audit::AuditLog;
 use crate::auth::KeyCache;
+use crate::commands;
 use crate::config::Config;
 use crate::creation::DefaultProjects;
 use crate::host::Host;
@@ -39,6 +40,7 @@ pub struct AppState {
     pub(crate) sandboxes: Registry,
     pub(crate) previews: Gates,
     pub(crate) signing: SigningSecret,
+    pub(crate) commands: commands::Registry,
     /// Records that the store could not take yet.
     pub(crate) unwritten: Waiting,
     pub(crate) default_projects: DefaultProjects,
@@ -78,6 +80,7 @@ impl App {
             sandboxes: Registry::default(),
             previews: Gates::default(),
             signing: SigningSecret::default(),
+            commands: commands::Registry::default(),
             unwritten: Waiting::default(),
             default_projects: DefaultProjects::default(),
             rates: RateLimits::default(),

@@ -1,6 +1,7 @@
 //! What the server is told at start. The command line reads it from files and arguments; here it
 //! is plain values with the defaults of a self-hosted installation.
 
+use crate::command_log::LogLimits;
 use crate::plans::Plan;
 use crate::templates::TemplateSource;
 use crownest_api::limits;
@@ -12,6 +13,13 @@ use std::path::PathBuf;
 const ARTIFACT_RETENTION_DAYS: u32 = 30;
 const PREVIEWS_PER_ORG_MAX: u64 = 10;
 const PREVIEWS_PER_SANDBOX_MAX: u64 = 3;
+use std::time::Duration;
+
+/// Directory of the logs of commands, in the data directory.
+const LOGS_DIR: &str = "command-logs";
+/// Log of one command that is kept when nothing else is said.
+const COMMAND_LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
+const COMMAND_LOG_DAYS: u64 = 30;
 
 /// A program may think about an answer for two minutes.
 const PREVIEW_ANSWER_MS_MAX: u64 = 120_000;
@@ -58,6 +66,12 @@ pub struct Config {
     pub metrics: bool,
     /// Where audit events are kept until the store has them; none: in memory alone.
     pub audit_dir: Option<PathBuf>,
+    /// Where the server keeps what it writes.
+    pub data_dir: PathBuf,
+    /// Log of one command that is kept; above it the oldest part goes.
+    pub command_log_bytes_max: u64,
+    /// How long it is kept after it was last written to; 0: for ever.
+    pub command_log_days: u64,
 }
 
 impl Config {
@@ -92,6 +106,23 @@ impl Config {
             sandbox_env: BTreeMap::new(),
             metrics: true,
             audit_dir: None,
+            data_dir: PathBuf::from("/var/lib/crownest/data"),
+            command_log_bytes_max: COMMAND_LOG_BYTES_MAX,
+            command_log_days: COMMAND_LOG_DAYS,
         }
+    }
+
+    /// Where the logs of commands are.
+    pub(crate) fn logs_dir(&self) -> PathBuf {
+        self.data_dir.join(LOGS_DIR)
+    }
+
+    pub(crate) fn command_log_age_max(&self) -> Option<Duration> {
+        let seconds = self.command_log_days.saturating_mul(24 * 3_600);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    pub(crate) fn log_limits(&self) -> LogLimits {
+        LogLimits::new(self.command_log_bytes_max)
     }
 }

@@ -7,7 +7,7 @@
 use crate::archive::{self, ArchiveError, sample};
 use crate::auth::{self, Actor, Principal};
 use crate::code::ContextCreation;
-use crate::commands::CheckedCommand;
+use crate::commands::{CheckedCommand, LogQuery, Place, Wait};
 use crate::host::{RunDone, RunEvent, RunOutcome};
 use crate::outputs::OutputPolicy;
 use crate::plans::Plan;
@@ -33,6 +33,7 @@ use crownest_init::unpack::{Entry, EntryKind};
 use serde::Serialize;
 use std::time::Duration;
 
+pub use crate::command_log::fuzzing::log_segment;
 pub use crate::egress::fuzzing::{policy, proxied};
 pub use crate::host::fuzzing::{InitLink, event};
 pub use crate::previews::fuzzing as preview;
@@ -59,7 +60,7 @@ pub fn body(route: u8, raw: &[u8]) {
         1 => extract::parse_json::<RunCode>(raw)
             .and_then(|request| CheckedRun::check(request, &who).map(drop)),
         2 => extract::parse_json::<RunCommand>(raw)
-            .and_then(|request| CheckedCommand::check(request, &who).map(drop)),
+            .and_then(|request| CheckedCommand::check(request, Wait::End, &who).map(drop)),
         3 => extract::parse_json::<CreateContext>(raw)
             .and_then(|request| ContextCreation::check(request).map(drop)),
         4 => extract::parse_json::<WriteFile>(raw).and_then(|request| path(&request.path)),
@@ -166,6 +167,21 @@ pub fn file_name(name: &str) {
     let uri: Uri = target.parse().expect("a path and a query");
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri).expect("a query");
     assert_eq!(pairs, [("path".to_owned(), name.to_owned())]);
+}
+
+/// From where a client wants a log: the query of its request, and the header of a browser.
+pub fn log_place(query: &[u8], header: &[u8]) {
+    let Ok(uri) = Uri::try_from([b"/v1/commands/cmd_1/stream?", query].concat()) else {
+        return;
+    };
+    let Ok(Query(query)) = Query::<LogQuery>::try_from_uri(&uri) else {
+        return;
+    };
+    let headers = HeaderValue::from_bytes(header)
+        .map(|value| HeaderMap::from_iter([(HeaderName::from_static("last-event-id"), value)]));
+    refused_well(Place::check(&query, headers.as_ref().ok()).map(|place| {
+        assert!((1..=limits::LOG_CHUNKS_MAX as usize).contains(&place.limit));
+    }));
 }
 
 /// A refusal is the client's fault, small, and the same again when it is replayed from the store.

@@ -7,7 +7,7 @@
 //! From the outside in: [`request`] wraps every request; [`routes`] are the nouns of the URL;
 //! `auth` says who asks; `idempotency` answers a second time; the services behind them are
 //! `creation`, `lifecycle` and `recovery` (sandboxes come and go), `code` and `runs` (contexts and what runs in them),
-//! `commands`; [`host`] is the machine. Start it with [`bootstrap()`], [`App::new`] and [`run`].
+//! `commands` and their logs (`command_log`); [`host`] is the machine. Start it with [`bootstrap()`], [`App::new`] and [`run`].
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ mod budget;
 mod byte_range;
 mod checks;
 mod code;
+mod command_log;
 mod commands;
 mod config;
 mod creation;

@@ -192,6 +192,7 @@ impl App {
         if let Err(error) = self.host.destroy(live.host.key()).await {
             tracing::error!(%error, sandbox = %live.id, "destroying a sandbox failed; its init ends it");
         }
+        self.commands_end_with(&live.id).await;
         let now = Timestamp::now();
         {
             let mut row = live.row();

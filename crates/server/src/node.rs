@@ -74,6 +74,7 @@ impl App {
             if let Err(error) = self.store.purge_idempotent(micros(Timestamp::now())).await {
                 tracing::warn!(%error, "removing old idempotent answers failed");
             }
+            self.purge_logs().await;
         }
     }
 }

@@ -48,6 +48,7 @@ impl App {
             .await?;
         let known: Vec<KnownSandbox> = rows.iter().filter_map(known).collect();
         let found = self.host.recover(&known).await?;
+        let mut commands = self.unfinished_commands().await?;
         let (mut kept, mut ended) = (0, 0);
         for row in rows {
             let alive = known_key(&row)
@@ -55,7 +56,8 @@ impl App {
                 .and_then(|key| self.host.get(&key));
             match alive {
                 Some(host) => {
-                    self.readopt(row, host).await?;
+                    let commands = commands.remove(&row.id).unwrap_or_default();
+                    self.readopt(row, host, commands).await?;
                     kept += 1;
                 }
                 None => {
@@ -70,6 +72,7 @@ impl App {
                 }
             }
         }
+        self.end_lost_commands(commands).await;
         self.recover_previews().await?;
         tracing::info!(
             kept,
@@ -81,7 +84,12 @@ impl App {
     }
 
     /// Takes a sandbox of the server before into use; if its time is over, its task ends it.
-    async fn readopt(&self, row: store::Sandbox, host: Arc<host::Sandbox>) -> ApiResult<()> {
+    async fn readopt(
+        &self,
+        row: store::Sandbox,
+        host: Arc<host::Sandbox>,
+        commands: Vec<store::Command>,
+    ) -> ApiResult<()> {
         let slot = self.sandboxes.slot(&row.org_id, None)?;
         let languages = match self.templates.by_digest(&host.template().digest) {
             Some(template) => template.languages,
@@ -90,6 +98,7 @@ impl App {
         let ticks = note(&row).and_then(|note| note.ready_ticks_ms);
         let live = Arc::new(LiveSandbox::new(row, host, languages, ticks, slot));
         self.restore_contexts(&live).await?;
+        self.restore_commands(&live, commands).await;
         self.adopt(&live);
         Ok(())
     }

@@ -62,14 +62,14 @@ impl Collected {
     }
 
     /// Everything kept, in one piece.
-    pub(crate) fn joined(self) -> (String, Option<u64>) {
-        let (mut chunks, omitted, _share) = self.chunks();
+    pub(crate) fn joined(self) -> (String, Option<u64>, Share) {
+        let (mut chunks, omitted, share) = self.chunks();
         let text = if chunks.len() == 1 {
             chunks.remove(0)
         } else {
             chunks.concat()
         };
-        (text, omitted)
+        (text, omitted, share)
     }
 }
 

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
+use crownest_api::Timestamp;
 use futures_util::Stream;
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
@@ -53,6 +54,24 @@ pub(crate) fn push_text_event(name: &str, text: &str, out: &mut Vec<u8>) {
     }
     push_escaped(text.as_bytes(), out);
     out.extend_from_slice(b"\"}\n\n");
+}
+
+/// As [`push_event`] for a `log` event of a command's stream, with its number for those who go on
+/// by it: to the same bytes beside that.
+pub(crate) fn push_log_event(
+    seq: u64,
+    stream: &str,
+    text: &str,
+    created_at: Timestamp,
+    out: &mut Vec<u8>,
+) {
+    out.reserve(text.len() + text.len() / 16 + EVENT_FRAME_BYTES);
+    let head = format!(
+        "event: log\nid: {seq}\ndata: {{\"type\":\"log\",\"seq\":{seq},\"stream\":\"{stream}\",\"data\":\""
+    );
+    out.extend_from_slice(head.as_bytes());
+    push_escaped(text.as_bytes(), out);
+    out.extend_from_slice(format!("\",\"createdAt\":\"{created_at}\"}}\n\n").as_bytes());
 }
 
 /// Appends text as it stands inside a JSON string, without anything that ends a line.

@@ -352,6 +352,7 @@ pub(super) fn take_hello(sandbox: &Arc<Sandbox>, link: &Link, hello: Hello) {
             execs.push(ExecTarget {
                 id: state.target,
                 done: state.done,
+                seq: state.seq,
             });
         }
     }

@@ -73,18 +73,24 @@ impl Sandbox {
         })
     }
 
-    /// Starts a process; returns when it runs.
+    /// A number for a process that is going to be started, to be stored before it is.
+    #[must_use]
+    pub fn exec_number(&self) -> u64 {
+        self.next_target()
+    }
+
+    /// Starts a process under a number of [`Sandbox::exec_number`]; returns when it runs. The
+    /// number may be used again when this failed with [`HostError::SpawnFailed`].
     ///
     /// # Errors
     /// [`HostError::SpawnFailed`] when the program cannot be started, [`HostError::TooMany`].
-    pub async fn exec(self: &Arc<Self>, spec: ExecSpec) -> Result<Exec, HostError> {
+    pub async fn exec(self: &Arc<Self>, id: u64, spec: ExecSpec) -> Result<Exec, HostError> {
         let timeout_ms = spec.timeout.map(|t| millis(t, "the timeout")).transpose()?;
         if spec.argv.is_empty() || spec.argv.len() > ARGV_MAX {
             return Err(HostError::Invalid(format!(
                 "1 to {ARGV_MAX} arguments are needed"
             )));
         }
-        let id = self.next_target();
         let mut exec = Exec::new(self, Arc::new(Target::exec(id, 0)));
         self.add_target(&exec.target)?;
         let request = Request::Exec {
@@ -319,7 +325,18 @@ impl Exec {
         if let Some(seq) = self.target.ack_due() {
             self.ack(seq);
         }
-        Some(match poll_fn(|cx| self.target.poll_take(cx)).await? {
+        let item = poll_fn(|cx| self.target.poll_take(cx)).await?;
+        Some(self.event(item).await)
+    }
+
+    /// The next event if it is there already; says nothing of the ones before.
+    pub async fn next_waiting(&mut self) -> Option<ExecEvent> {
+        let item = self.target.take_waiting()?;
+        Some(self.event(item).await)
+    }
+
+    async fn event(&self, item: Item) -> ExecEvent {
+        match item {
             Item::Output {
                 stream: Stream::Stdout,
                 data,
@@ -343,7 +360,7 @@ impl Exec {
                     out_of_memory: false,
                 })
             }
-        })
+        }
     }
 
     /// Sends a signal to its process group; with `escalate`, SIGKILL follows after a grace time.

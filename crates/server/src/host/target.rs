@@ -261,20 +261,19 @@ impl Target {
     /// Takes the next event. `None`: there will be no more.
     pub(super) fn poll_take(&self, cx: &mut TaskContext<'_>) -> Poll<Option<Item>> {
         let mut inner = self.inner();
-        match inner.queue.pop_front() {
-            Some((seq, item)) => {
-                let bytes = item.bytes();
-                inner.queued_bytes -= bytes;
-                inner.unacked_bytes += bytes;
-                inner.taken_seq = inner.taken_seq.max(seq);
-                Poll::Ready(Some(item))
-            }
+        match inner.take() {
+            Some(item) => Poll::Ready(Some(item)),
             None if inner.ended || inner.detached => Poll::Ready(None),
             None => {
                 inner.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
         }
+    }
+
+    /// The next event, if it is there already.
+    pub(super) fn take_waiting(&self) -> Option<Item> {
+        self.inner().take()
     }
 
     /// The number to acknowledge now that everything taken has been handled, when it is time.
@@ -301,6 +300,15 @@ impl Inner {
             acked_seq: seq,
             ..Self::default()
         }
+    }
+
+    fn take(&mut self) -> Option<Item> {
+        let (seq, item) = self.queue.pop_front()?;
+        let bytes = item.bytes();
+        self.queued_bytes -= bytes;
+        self.unacked_bytes += bytes;
+        self.taken_seq = self.taken_seq.max(seq);
+        Some(item)
     }
 
     fn drain(&mut self, bytes: usize, end: bool) -> Handed {

@@ -198,6 +198,8 @@ impl From<ExecOutcome> for ExecEnd {
 pub struct ExecTarget {
     pub id: u64,
     pub done: bool,
+    /// Number of the last event that there is.
+    pub seq: u64,
 }
 
 /// Why a sandbox is gone.

@@ -7,6 +7,7 @@ mod api_keys;
 mod artifacts;
 mod audit_events;
 mod code;
+mod command_logs;
 mod commands;
 mod file_transfers;
 mod files;
@@ -71,9 +72,14 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(code::interrupt))
         .routes(routes!(code::run))
         .routes(routes!(code::stream))
-        .routes(routes!(commands::create))
+        .routes(routes!(commands::list, commands::create))
         .routes(routes!(commands::run))
         .routes(routes!(commands::start))
+        .routes(routes!(commands::get))
+        .routes(routes!(commands::cancel))
+        .routes(routes!(command_logs::page))
+        .routes(routes!(command_logs::stream))
+        .routes(routes!(command_logs::download))
         .routes(routes!(files::list, files::write, files::remove))
         .routes(routes!(files::stat))
         .routes(routes!(files::read))

@@ -233,7 +233,10 @@ async fn a_lost_link_loses_and_repeats_nothing() {
 async fn a_dead_init_ends_everything_and_is_cleaned_up() {
     let (spawner, host, sandbox, peer) = one().await;
     let mut run = sandbox.run(cell("hang")).await.unwrap();
-    let mut exec = sandbox.exec(program(&["hang"])).await.unwrap();
+    let mut exec = sandbox
+        .exec(sandbox.exec_number(), program(&["hang"]))
+        .await
+        .unwrap();
     drop(peer);
     spawner.kill(sandbox.key());
     assert_eq!(sandbox.closed().await, ClosedReason::InitGone);
@@ -337,7 +340,10 @@ async fn a_process_is_attached_to_again_where_its_log_ended() {
     let (_spawner, _host, sandbox, peer) = one().await;
     let length = 2 * MIB;
     let mut exec = sandbox
-        .exec(program(&["flood", &length.to_string()]))
+        .exec(
+            sandbox.exec_number(),
+            program(&["flood", &length.to_string()]),
+        )
         .await
         .unwrap();
     assert_eq!(exec.pid(), Some(7));
@@ -369,7 +375,10 @@ async fn a_restart_finds_what_is_alive_and_kills_what_nobody_knows() {
         .run(cell(&format!("flood {}", 4 * MIB)))
         .await
         .unwrap();
-    let mut exec = sandbox.exec(program(&["flood", "100000"])).await.unwrap();
+    let mut exec = sandbox
+        .exec(sandbox.exec_number(), program(&["flood", "100000"]))
+        .await
+        .unwrap();
     let exec_id = exec.id();
     first.shutdown().await;
     assert_eq!(sandbox.closed().await, ClosedReason::ServerStopped);
@@ -505,13 +514,13 @@ async fn calls_are_checked_before_they_are_sent() {
         Err(HostError::Invalid(_))
     ));
     assert!(matches!(
-        sandbox.exec(program(&[])).await,
+        sandbox.exec(sandbox.exec_number(), program(&[])).await,
         Err(HostError::Invalid(_))
     ));
     let mut spec = program(&["true"]);
     spec.env.insert("BIG".into(), "x".repeat(9 * MIB));
     assert!(matches!(
-        sandbox.exec(spec).await,
+        sandbox.exec(sandbox.exec_number(), spec).await,
         Err(HostError::TooLarge { .. })
     ));
     let within = crate::host::Within::Workspace;

@@ -190,7 +190,13 @@ async fn native_code_commands_files_and_ports() {
         "contexts are apart"
     );
 
-    let (output, end) = finish(sandbox.exec(shell("echo $GREETING; exit 3")).await.unwrap()).await;
+    let (output, end) = finish(
+        sandbox
+            .exec(sandbox.exec_number(), shell("echo $GREETING; exit 3"))
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(
         (output.as_str(), end),
         ("hello\n", ExecEnd::Exited { code: 3 })
@@ -373,7 +379,10 @@ async fn native_restarts_lose_nothing() {
     open(&sandbox, "a", Isolation::Fork).await;
     value_of(&sandbox, "x = 41").await;
     let lines = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; exit 4";
-    let mut exec = sandbox.exec(shell(lines)).await.unwrap();
+    let mut exec = sandbox
+        .exec(sandbox.exec_number(), shell(lines))
+        .await
+        .unwrap();
     let Some(ExecEvent::Stdout(begin)) = exec.next().await else {
         panic!()
     };

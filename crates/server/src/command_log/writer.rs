@@ -1,0 +1,271 @@
+//! Writing a log. Blocks: called beside the event loop, by one task at a time.
+
+use super::files::{Log, LogFiles, LogIndex, SegmentPlace};
+use super::segment::{
+    CHUNK_BYTES_MAX, LogStream, Record, SEGMENT_HEAD_BYTES, SegmentHead, push_record, sound_part,
+};
+use bytes::Bytes;
+use crownest_api::Timestamp;
+use crownest_init::characters::complete_characters;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::sync::Arc;
+
+/// A segment is closed when it is this long.
+const SEGMENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// With less space than this, a log keeps what is being written and the segment before.
+const DISK_FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
+const SEGMENTS_KEPT_MIN: usize = 2;
+
+/// How much of a log is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogLimits {
+    /// Above it the oldest segments go.
+    pub log_bytes_max: u64,
+    /// Shorter in tests.
+    pub segment_bytes_max: u64,
+}
+
+impl LogLimits {
+    pub(crate) fn new(log_bytes_max: u64) -> Self {
+        Self {
+            log_bytes_max,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
+        }
+    }
+}
+
+/// The one that writes a log.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    log: Arc<Log>,
+    limits: LogLimits,
+    /// The last segment, when it is open.
+    file: Option<File>,
+    /// Number of init's last event that is on disk.
+    handled: u64,
+}
+
+impl LogWriter {
+    /// Of a command that has printed nothing yet. No file is made before it does.
+    pub(crate) fn create(files: LogFiles, limits: LogLimits) -> Self {
+        Self {
+            log: Arc::new(Log::new(files, LogIndex::default())),
+            limits,
+            file: None,
+            handled: 0,
+        }
+    }
+
+    /// Of a command that another server has begun to write: what is not whole at its end is cut
+    /// off.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn reopen(files: LogFiles, limits: LogLimits) -> io::Result<Self> {
+        let mut index = files.index()?;
+        for number in files.numbers()? {
+            if index.segments.iter().all(|s| s.number != number) {
+                // Its head was never finished.
+                std::fs::remove_file(files.path(number))?;
+            }
+        }
+        let (mut file, mut handled) = (None, 0);
+        if let Some(last) = index.segments.back_mut() {
+            let records = files.records(last.number)?;
+            let sound = sound_part(&last.head, &records);
+            last.bytes = (SEGMENT_HEAD_BYTES + sound.bytes) as u64;
+            let opened = OpenOptions::new()
+                .write(true)
+                .open(files.path(last.number))?;
+            opened.set_len(last.bytes)?;
+            file = Some(opened);
+            handled = sound.handled;
+            index.next_seq = sound.next_seq;
+            index.totals = sound.totals;
+        }
+        Ok(Self {
+            log: Arc::new(Log::new(files, index)),
+            limits,
+            file,
+            handled,
+        })
+    }
+
+    pub(crate) fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Number of init's last event that need not come again.
+    pub(crate) fn handled(&self) -> u64 {
+        self.handled
+    }
+
+    /// Appends output that init's events up to `handled` have brought. Either all of it can be
+    /// read when this returns, or none.
+    ///
+    /// # Errors
+    /// Those of the file system: then it can be tried again.
+    pub(crate) fn append(&mut self, pieces: &[(LogStream, Bytes)], handled: u64) -> io::Result<()> {
+        let (next_seq, mut totals) = self.log.with(|index| (index.next_seq, index.totals));
+        let mut records = records(pieces, next_seq);
+        let Some(last) = records.last_mut() else {
+            return Ok(());
+        };
+        (last.whole, last.handled) = (true, handled);
+        let mut bytes = Vec::new();
+        for record in &records {
+            push_record(record, &mut bytes);
+            totals.add(record.stream, record.data.len());
+        }
+        self.make_room()?;
+        let (Some(file), Some(end)) = (&self.file, self.end()) else {
+            return Err(io::Error::other("a segment without a file"));
+        };
+        file.write_all_at(&bytes, end)?;
+        self.handled = handled;
+        self.log.publish(|index| {
+            index.next_seq += records.len() as u64;
+            index.totals = totals;
+            if let Some(last) = index.segments.back_mut() {
+                last.bytes += bytes.len() as u64;
+            }
+        });
+        Ok(())
+    }
+
+    /// Counts output that the disk does not take.
+    pub(crate) fn omit(&mut self, pieces: &[(LogStream, Bytes)]) {
+        self.log.publish(|index| {
+            for (stream, data) in pieces {
+                index.totals.add(*stream, data.len());
+                index.totals.omitted += data.len() as u64;
+            }
+        });
+    }
+
+    /// Whether there is something to close.
+    pub(crate) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Nothing will be written any more.
+    pub(crate) fn close(&mut self) {
+        if let (Some(file), Some(end)) = (self.file.take(), self.end()) {
+            // A write that failed half-way may have left something behind the end.
+            if let Err(error) = file.set_len(end) {
+                tracing::warn!(%error, "closing a log segment");
+            }
+        }
+    }
+
+    /// Where the last segment ends.
+    fn end(&self) -> Option<u64> {
+        self.log
+            .with(|index| index.segments.back().map(|s| s.bytes))
+    }
+
+    /// Opens a segment when there is none or the last one is full, and drops the oldest ones.
+    fn make_room(&mut self) -> io::Result<()> {
+        let end = self.end();
+        if self.file.is_some() && end.is_some_and(|end| end < self.limits.segment_bytes_max) {
+            return Ok(());
+        }
+        let (number, head) = self.log.with(|index| {
+            let number = index.segments.back().map_or(1, |last| last.number + 1);
+            let head = SegmentHead {
+                first_seq: index.next_seq,
+                handled: self.handled,
+                before: index.totals,
+            };
+            (number, head)
+        });
+        if let Some(end) = end
+            && let Some(full) = self.file.take()
+        {
+            full.set_len(end)?;
+        }
+        let file = self.new_file(number)?;
+        file.write_all_at(&head.encode(), 0)?;
+        self.file = Some(file);
+        self.log.publish(|index| {
+            index.segments.push_back(SegmentPlace {
+                number,
+                head,
+                bytes: SEGMENT_HEAD_BYTES as u64,
+            });
+        });
+        self.drop_oldest();
+        Ok(())
+    }
+
+    fn new_file(&self, number: u32) -> io::Result<File> {
+        let files = &self.log.files;
+        let path = files.path(number);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        match options.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut directory = DirBuilder::new();
+                directory.recursive(true).mode(0o700);
+                directory.create(files.directory())?;
+                options.open(&path)
+            }
+            other => other,
+        }
+    }
+
+    fn drop_oldest(&self) {
+        let scarce = disk_is_scarce(&self.log.files);
+        let max = self.limits.log_bytes_max;
+        let mut dropped = Vec::new();
+        self.log.publish(|index| {
+            let mut bytes: u64 = index.segments.iter().map(|s| s.bytes).sum();
+            while index.segments.len() > SEGMENTS_KEPT_MIN && (bytes > max || scarce) {
+                if let Some(oldest) = index.segments.pop_front() {
+                    bytes -= oldest.bytes;
+                    dropped.push(oldest.number);
+                }
+            }
+        });
+        for number in dropped {
+            if let Err(error) = std::fs::remove_file(self.log.files.path(number)) {
+                tracing::warn!(%error, "dropping a log segment");
+            }
+        }
+    }
+}
+
+fn disk_is_scarce(files: &LogFiles) -> bool {
+    rustix::fs::statvfs(files.directory())
+        .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < DISK_FREE_BYTES_MIN)
+}
+
+/// Pieces as records of bounded length, cut between characters.
+fn records(pieces: &[(LogStream, Bytes)], first_seq: u64) -> Vec<Record> {
+    let at = Timestamp::now().as_millis().saturating_mul(1_000);
+    let mut records = Vec::with_capacity(pieces.len());
+    for (stream, data) in pieces {
+        let mut rest = data.clone();
+        while !rest.is_empty() {
+            let mut end = rest.len().min(CHUNK_BYTES_MAX);
+            if end < rest.len() {
+                end = complete_characters(&rest[..end]);
+            }
+            records.push(Record {
+                seq: first_seq + records.len() as u64,
+                stream: *stream,
+                whole: false,
+                handled: 0,
+                at,
+                data: rest.split_to(end),
+            });
+        }
+    }
+    records
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

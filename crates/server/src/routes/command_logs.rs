@@ -1,0 +1,96 @@
+//! `/v1/commands/{id}/logs` and `/v1/commands/{id}/stream`: what commands print.
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::commands::{LogQuery, Place};
+use crate::error::ApiResult;
+use crate::extract::{PathArgs, QueryArgs};
+use crate::sse;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use crownest_api::Scope;
+use crownest_api::command::{CommandEvent, LogPage};
+
+type LogReader = Caller<{ Scope::CommandRead as u8 }>;
+
+/// A command's log by pages, in the order in which it was printed.
+///
+/// Without `afterSeq` it begins with the first piece that is kept. What comes after a number that
+/// is not kept any more is refused (409 `stream_gap`).
+#[utoipa::path(
+    get, path = "/v1/commands/{commandId}/logs", operation_id = "getCommandLogs", tag = "commands",
+    params(
+        ("commandId" = String, Path),
+        ("afterSeq" = Option<u64>, Query, description = "Only pieces after this number"),
+        ("limit" = Option<u32>, Query, description = "Pieces on a page, 1 to 500; 100 when absent", minimum = 1, maximum = 500)
+    ),
+    responses((status = 200, body = LogPage)),
+    security(("bearer" = ["command:read"]), ("apiKey" = ["command:read"]))
+)]
+pub(super) async fn page(
+    State(app): State<App>,
+    caller: LogReader,
+    PathArgs(id): PathArgs<String>,
+    QueryArgs(query): QueryArgs<LogQuery>,
+) -> ApiResult<Json<LogPage>> {
+    let place = Place::check(&query, None)?;
+    Ok(Json(app.log_page(&caller, &id, place).await?))
+}
+
+/// A command's log as server-sent events: what there is, then what comes.
+///
+/// Events are `log` (their `id` is `seq`), `heartbeat` and, always last, `terminal` with the final
+/// command or `error`. To go on after a break, send `afterSeq` or `Last-Event-ID`; of two, the
+/// later one counts. `limit` is accepted and changes nothing.
+#[utoipa::path(
+    get, path = "/v1/commands/{commandId}/stream", operation_id = "streamCommand", tag = "commands",
+    params(
+        ("commandId" = String, Path),
+        ("afterSeq" = Option<u64>, Query, description = "Only pieces after this number"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500),
+        ("Last-Event-ID" = Option<u64>, Header, description = "As `afterSeq`; what browsers send")
+    ),
+    responses((status = 200, content_type = "text/event-stream", body = CommandEvent)),
+    security(("bearer" = ["command:read"]), ("apiKey" = ["command:read"]))
+)]
+pub(super) async fn stream(
+    State(app): State<App>,
+    caller: LogReader,
+    PathArgs(id): PathArgs<String>,
+    QueryArgs(query): QueryArgs<LogQuery>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let place = Place::check(&query, Some(&headers))?;
+    Ok(sse::response(app.follow_log(&caller, &id, place).await?))
+}
+
+/// A command's log as a file: the bytes of both streams as they were printed, in their order.
+#[utoipa::path(
+    get, path = "/v1/commands/{commandId}/logs/download", operation_id = "downloadCommandLogs", tag = "commands",
+    params(("commandId" = String, Path)),
+    responses((status = 200, content_type = "application/octet-stream", body = [u8])),
+    security(("bearer" = ["command:read"]), ("apiKey" = ["command:read"]))
+)]
+pub(super) async fn download(
+    State(app): State<App>,
+    caller: LogReader,
+    PathArgs(id): PathArgs<String>,
+) -> ApiResult<Response> {
+    let found = app.find_command(&caller, &id).await?;
+    let bytes = app.download_log(&found).await?;
+    let mut response = Response::new(Body::from_stream(bytes));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let name = format!("attachment; filename=\"{}.log\"", found.row().id);
+    if let Ok(name) = HeaderValue::from_str(&name) {
+        headers.insert(header::CONTENT_DISPOSITION, name);
+    }
+    Ok(response)
+}
