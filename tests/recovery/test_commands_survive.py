@@ -15,12 +15,12 @@ from server import Server
 
 TERMINAL = {"exited", "failed", "canceled", "timed_out", "killed"}
 COMMANDS = 50
-LINES = 400
+LINES = 200
 KILLS = 3
 END_SECONDS_MAX = 120
 
 
-def counting(number: int, lines: int = LINES, pause: str = "0.005") -> str:
+def counting(number: int, lines: int = LINES, pause: str = "0.1") -> str:
     """Prints numbered lines on both streams and ends with a code of its own."""
     return (
         f"for i in $(seq 1 {lines}); do echo o$i; echo e$i >&2; sleep {pause}; done; "

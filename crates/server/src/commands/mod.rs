@@ -127,7 +127,7 @@ impl App {
         let row = command.row().clone();
         let deed = deed("command.start", &row, "ok");
         let details = json!({ "sandboxId": live.id });
-        self.audit.by_key_now(who, request, deed, &details).await;
+        self.audit.by_key(who, request, deed, &details);
         Ok(Command { env, ..wire(&row) })
     }
 
@@ -168,7 +168,7 @@ impl App {
             let row = found.row();
             let deed = deed("command.cancel", &row, "ok");
             let details = json!({ "mode": mode });
-            self.audit.by_key_now(who, request, deed, &details).await;
+            self.audit.by_key(who, request, deed, &details);
             let _ = tokio::time::timeout(CANCEL_WAIT, command.wait()).await;
         }
         self.command_record(&found).await
