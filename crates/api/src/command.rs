@@ -238,19 +238,23 @@ pub enum CommandEvent {
         seq: u64,
         stream: LogStream,
         data: String,
+        #[serde(rename = "createdAt")]
         created_at: Timestamp,
     },
     Heartbeat {
+        #[serde(rename = "createdAt")]
         created_at: Timestamp,
     },
     /// Always the last, unless there was an error.
     Terminal {
         command: Box<Command>,
+        #[serde(rename = "createdAt")]
         created_at: Timestamp,
     },
     Error {
         code: ErrorCode,
         message: String,
+        #[serde(rename = "createdAt")]
         created_at: Timestamp,
     },
 }
