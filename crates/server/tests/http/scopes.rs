@@ -27,6 +27,7 @@ async fn operations(server: &Server) -> Vec<Operation> {
             let path = path
                 .replace("{sandboxId}", "sbx_0")
                 .replace("{contextId}", "cctx_0")
+                .replace("{commandId}", "cmd_0")
                 .replace("{apiKeyId}", "key_0")
                 .replace("{artifactId}", "art_0")
                 .replace("{previewId}", "prv_0");
