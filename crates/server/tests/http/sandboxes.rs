@@ -259,7 +259,7 @@ async fn runs_and_files_are_checked_before_anything_is_looked_up() {
         (
             "POST",
             "commands",
-            r#"{"command":"a","background":true}"#.into(),
+            r#"{"command":"a","background":true,"collect":[]}"#.into(),
             (400, "unsupported_runtime_option"),
         ),
         (
