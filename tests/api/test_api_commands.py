@@ -426,6 +426,77 @@ def test_records_and_logs_outlive_the_sandbox(make: Callable[..., Sandbox]):
     refusal(answer, 410, "sandbox_destroyed")
 
 
+# -- artifacts
+
+
+def artifacts(sandbox: Sandbox) -> list[str]:
+    listed = sandbox.client.get(f"{sandbox.path}/artifacts").json()["data"]
+    return sorted(artifact["name"] for artifact in listed)
+
+
+def test_files_are_collected_when_a_command_ends(sandbox: Sandbox):
+    both = [{"path": "a.txt"}, {"path": "/workspace/d/b.txt", "name": "second"}]
+    make_both = "mkdir -p d; echo a > a.txt; echo b > d/b.txt"
+    done = sandbox.command(make_both, collect=both)
+    assert done["collectStatus"] == "succeeded" and "collectErrors" not in done
+    assert artifacts(sandbox) == ["a.txt", "second"]
+    assert get(sandbox.client, done["id"])["collectStatus"] == "succeeded"
+    failed = sandbox.command("exit 3", collect=both)
+    assert (failed["collectStatus"], failed["exitCode"]) == ("skipped", 3)
+    always = sandbox.command("exit 3", collect=both[:1], collectOn="always")
+    assert always["collectStatus"] == "succeeded"
+    assert artifacts(sandbox) == ["a.txt", "a.txt", "second"]
+
+
+def test_what_cannot_be_collected_is_said(sandbox: Sandbox):
+    items = [{"path": "no"}, {"path": "../etc/passwd"}, {"path": "link"}, {"path": "/workspace"}]
+    done = sandbox.command("ln -s /etc/passwd link; echo x > x", collect=items)
+    assert (done["status"], done["collectStatus"]) == ("exited", "failed")
+    assert [(e["path"], e["code"]) for e in done["collectErrors"]] == [
+        ("no", "file_not_found"),
+        ("../etc/passwd", "path_outside_workspace"),
+        ("link", "path_outside_workspace"),
+        ("/workspace", "artifact_collect_failed"),
+    ]
+    some = sandbox.command("true", collect=[{"path": "x"}, {"path": "no"}])
+    assert some["collectStatus"] == "partial" and len(some["collectErrors"]) == 1
+    assert artifacts(sandbox) == ["x"]
+    assert get(sandbox.client, some["id"]) == some
+    for bad in ([{"path": ""}], [{"name": "x"}], [{"path": "x"}] * 101, "x"):
+        fields = {"command": "touch begun", "collect": bad}
+        answer = sandbox.client.post(f"{sandbox.path}/commands/run", json=fields)
+        refusal(answer, 400, "invalid_request")
+    assert sandbox.read("begun").status_code == 404
+
+
+def test_collecting_needs_its_scope(server: Server, sandbox: Sandbox):
+    key = new_key(server, sandbox.record["orgId"], "command:run")
+    with connect(server, key) as other:
+        fields = {"command": "touch begun", "collect": [{"path": "begun"}]}
+        answer = other.post(f"{sandbox.path}/commands/run", json=fields)
+        assert refusal(answer, 403, "forbidden")["details"] == {"scope": "artifact:create"}
+    assert sandbox.read("begun").status_code == 404
+
+
+def test_a_url_of_a_log_needs_no_key(client: httpx.Client, make: Callable[..., Sandbox]):
+    sandbox = make()
+    command = sandbox.command("seq 1 100000; printf '\\377'")["id"]
+    made = client.post(f"/v1/commands/{command}/logs/download-url")
+    assert made.status_code == 200, made.text
+    offer = made.json()
+    assert offer["method"] == "GET" and offer["expiresAt"].endswith("Z")
+    sandbox.kill()
+    with httpx.Client(trust_env=False) as anyone:
+        got = anyone.get(offer["url"])
+        assert got.status_code == 200, got.text
+        assert got.content == "".join(f"{n}\n" for n in range(1, 100_001)).encode() + b"\xff"
+        assert command in got.headers["content-disposition"]
+        refusal(anyone.get(offer["url"].replace("=", "=x", 1)), 401, "unauthorized")
+        other = offer["url"].replace(command, "cmd_other")
+        refusal(anyone.get(other), 401, "unauthorized")
+        refusal(anyone.get(offer["url"].split("?")[0]), 401, "unauthorized")
+
+
 # -- idempotency
 
 
@@ -488,6 +559,7 @@ def test_unknown_commands(client: httpx.Client):
             ("GET", "/stream"),
             ("GET", "/logs/download"),
             ("POST", "/cancel"),
+            ("POST", "/logs/download-url"),
         ):
             refusal(client.request(method, f"/v1/commands/{name}{path}"), 404, "not_found")
 

@@ -103,6 +103,23 @@ def test_much_output_through_callbacks(sandbox):
     assert "".join(out) == "".join(f"{n}\n" for n in range(1, 300_001))
 
 
+def test_collect(sandbox, crow):
+    out: list[str] = []
+    command = sandbox.commands.run(
+        "echo made > made.txt; echo done",
+        collect=[{"path": "made.txt", "name": "result"}, {"path": "missing"}],
+        collect_on="always",
+        on_stdout=out.append,
+    )
+    assert command["collectStatus"] == "partial" and out == ["done\n"]
+    assert [e["code"] for e in command["collectErrors"]] == ["file_not_found"]
+    (artifact,) = crow.artifacts.list(sandbox.id)
+    assert (artifact["name"], artifact["sizeBytes"]) == ("result", 5)
+    assert crow.artifacts.download(artifact["id"]) == b"made\n"
+    skipped = sandbox.commands.run("exit 1", collect=[{"path": "made.txt"}])
+    assert skipped["collectStatus"] == "skipped" and "collectErrors" not in skipped
+
+
 def test_records_outlive_the_sandbox(crow):
     sandbox = crow.sandboxes.create()
     command = sandbox.commands.start("echo kept; sleep 1000")

@@ -244,14 +244,6 @@ def test_commands_that_are_waited_for(sandbox, crow):
     refused(lambda: sandbox.commands.run("x", cwd="/etc"), 400, "path_outside_workspace")
 
 
-def test_what_commands_cannot_do_yet_is_said(sandbox):
-    refused(
-        lambda: sandbox.commands.run("true", collect=[{"path": "x"}]),
-        400,
-        "unsupported_runtime_option",
-    )
-
-
 # -- refusals
 
 

@@ -1,5 +1,6 @@
 //! What the one who waited for a command gets.
 
+use super::collect::Collector;
 use super::drive::{Finished, Waited};
 use super::record::wire;
 use crate::budget::Share;
@@ -19,11 +20,12 @@ const REPLAY_STREAM_BYTES_MAX: usize = 512 * 1024;
 const ANSWER_INLINE_BYTES_MAX: usize = 256 * 1024;
 
 impl Waited {
-    pub(super) fn new(finished: oneshot::Sender<Finished>) -> Self {
+    pub(super) fn new(finished: oneshot::Sender<Finished>, by: Collector) -> Self {
         Self {
             stdout: Collected::default(),
             stderr: Collected::default(),
             finished,
+            by,
         }
     }
 }

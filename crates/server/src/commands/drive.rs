@@ -4,6 +4,7 @@
 //! before init may forget it. So a server that is killed at any moment finds at its next start
 //! what it does not have yet, and nothing twice.
 
+use super::collect::{Collection, Collector};
 use super::live::LiveCommand;
 use super::record::{Ended, count_log};
 use crate::app::App;
@@ -11,7 +12,7 @@ use crate::command_log::{LogStream, LogWriter};
 use crate::host::{Exec, ExecDone, ExecEnd, ExecEvent};
 use crate::metrics;
 use crate::run_result::Collected;
-use crate::sandboxes::Work;
+use crate::sandboxes::{LiveSandbox, Work};
 use bytes::Bytes;
 use crownest_api::Timestamp;
 use crownest_store as store;
@@ -29,6 +30,7 @@ const WRITE_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Driving {
     pub app: App,
+    pub sandbox: Arc<LiveSandbox>,
     pub command: Arc<LiveCommand>,
     pub exec: Exec,
     /// None only while it is away, writing.
@@ -43,6 +45,8 @@ pub(super) struct Waited {
     pub stdout: Collected,
     pub stderr: Collected,
     pub finished: oneshot::Sender<Finished>,
+    /// Who makes the artifacts that it leaves.
+    pub by: Collector,
 }
 
 /// A command at its end, for the one who waited.
@@ -162,6 +166,15 @@ impl Driving {
     async fn finish(self, done: &ExecDone) {
         let canceled = self.command.row().cancel_mode.is_some();
         let ended = Ended::of(done, canceled);
+        let collection = Collection::of_row(&self.command.row());
+        let collected = match collection {
+            Some(collection) => {
+                let by = self.waited.as_ref().map(|waited| &waited.by);
+                let collected = collection.collect(&self.app, &self.sandbox, by, &ended);
+                Some(collected.await)
+            }
+            None => None,
+        };
         let row = {
             let mut row = self.command.row();
             let duration = match done.outcome {
@@ -171,6 +184,9 @@ impl Driving {
             };
             end_row(&mut row, &ended, duration);
             count_log(&mut row, &self.command.log.index());
+            if let Some(collected) = &collected {
+                collected.write(&mut row);
+            }
             row.clone()
         };
         let outcome = ended.outcome;

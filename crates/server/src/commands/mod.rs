@@ -5,13 +5,16 @@
 //! depends on a client being there. After a restart [`recovery`] starts the tasks again.
 
 mod answer;
+mod collect;
 mod drive;
+mod early;
 mod live;
 mod logs;
 mod record;
 mod recovery;
 mod start;
 
+pub(crate) use early::respond;
 pub(crate) use live::Registry;
 pub(crate) use logs::{LogQuery, Place};
 pub(crate) use record::wire;
@@ -26,11 +29,12 @@ use crate::host::HostError;
 use crate::idempotency::Answer;
 use crate::request::RequestContext;
 use crate::sandboxes::LiveSandbox;
+use collect::Collector;
 use crownest_api::command::{CancelMode, Command};
 use crownest_api::{ErrorCode, Timestamp};
 use crownest_init::link::KILL_GRACE_MS;
 use crownest_store as store;
-use drive::{Finished, Waited};
+use drive::Waited;
 use live::{Found, LiveCommand};
 use serde_json::json;
 use start::Starting;
@@ -54,7 +58,7 @@ impl App {
         who: &Principal,
         live: &Arc<LiveSandbox>,
         checked: CheckedCommand,
-        waited: Option<oneshot::Sender<Finished>>,
+        waited: Option<Waited>,
     ) -> ApiResult<Arc<LiveCommand>> {
         let number = live.host.exec_number();
         let row = checked.row(who, live, number, waited.is_none());
@@ -65,7 +69,8 @@ impl App {
             app: self.clone(),
             command: Arc::clone(&command),
             writer,
-            waited: waited.map(Waited::new),
+            sandbox: Arc::clone(live),
+            waited,
             work: live.work(),
         };
         let (begun, begins) = oneshot::channel();
@@ -82,7 +87,7 @@ impl App {
     /// Runs a command to its end. When the returned future is dropped, the process is ended.
     pub(crate) async fn run_command(
         &self,
-        who: &Principal,
+        who: &Arc<Principal>,
         request: &RequestContext,
         live: &Arc<LiveSandbox>,
         checked: CheckedCommand,
@@ -90,7 +95,12 @@ impl App {
         let started = Instant::now();
         let env = checked.env.clone();
         let (sender, finished) = oneshot::channel();
-        let command = self.start_command(who, live, checked, Some(sender)).await?;
+        let by = Collector {
+            who: Arc::clone(who),
+            request: request.clone(),
+        };
+        let waited = Waited::new(sender, by);
+        let command = self.start_command(who, live, checked, Some(waited)).await?;
         let mut process = EndOnDrop {
             command: Some(command),
             tasks: self.tasks.clone(),
@@ -172,6 +182,19 @@ impl App {
             let _ = tokio::time::timeout(CANCEL_WAIT, command.wait()).await;
         }
         self.command_record(&found).await
+    }
+
+    /// Puts on record that somebody took a whole log, or a way to it: secrets may be in it.
+    pub(crate) fn note_logs_deed(
+        &self,
+        who: &Principal,
+        request: &RequestContext,
+        action: &'static str,
+        row: &store::Command,
+    ) {
+        let details = json!({ "sandboxId": row.sandbox_id });
+        let deed = deed(action, row, "ok");
+        self.audit.by_key(who, request, deed, &details);
     }
 
     /// Waits until the commands of a sandbox that has ended have ended too.

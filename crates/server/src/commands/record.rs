@@ -76,6 +76,11 @@ impl Ended {
         }
     }
 
+    /// It ended by itself, with 0.
+    pub(super) fn is_success(&self) -> bool {
+        self.status == store::CommandStatus::Exited && self.exit_code == Some(0)
+    }
+
     /// It was never started.
     pub(super) fn never_begun() -> Self {
         Self {

@@ -68,6 +68,7 @@ impl App {
             Ok(exec) => {
                 let driving = Driving {
                     app: self.clone(),
+                    sandbox: Arc::clone(live),
                     command,
                     exec,
                     writer: Some(writer),

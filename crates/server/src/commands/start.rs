@@ -1,8 +1,9 @@
 //! From a request to a process with a row.
 
+use super::collect::Collection;
 use super::drive::{Driving, Waited, end_row};
 use super::live::LiveCommand;
-use super::record::Ended;
+use super::record::{Ended, collect_word};
 use crate::app::App;
 use crate::auth::{Principal, micros};
 use crate::checks;
@@ -40,6 +41,7 @@ pub(crate) struct CheckedCommand {
     pub(super) cwd: String,
     pub(super) env: BTreeMap<String, String>,
     pub(super) timeout: Option<Duration>,
+    collection: Option<Collection>,
 }
 
 impl CheckedCommand {
@@ -60,19 +62,10 @@ impl CheckedCommand {
                 "a command in the background cannot collect artifacts: nobody waits for its end",
             ));
         }
-        if request
-            .collect
-            .as_ref()
-            .is_some_and(|collect| !collect.is_empty())
-        {
-            return Err(unsupported(
-                "collect",
-                "collecting artifacts is not available yet",
-            ));
-        }
         if request.require_command_read == Some(true) {
             who.require(Scope::CommandRead)?;
         }
+        let collection = Collection::check(request.collect, request.collect_on, who)?;
         let env = request.env.unwrap_or_default();
         checks::environment(&env)?;
         let cwd = checks::cwd(request.cwd.as_deref())?;
@@ -81,6 +74,7 @@ impl CheckedCommand {
             cwd: cwd.unwrap_or_else(|| checks::WORKSPACE.to_owned()),
             env,
             timeout: timeout(request.timeout_ms, wait)?,
+            collection,
         })
     }
 
@@ -115,8 +109,11 @@ impl CheckedCommand {
             stderr_bytes: 0,
             log_omitted_bytes: 0,
             log_objects: None,
-            collect: None,
-            collect_status: super::record::collect_word(CollectStatus::NotRequested),
+            collect: self.collection.as_ref().and_then(Collection::stored),
+            collect_status: collect_word(match self.collection {
+                Some(_) => CollectStatus::Pending,
+                None => CollectStatus::NotRequested,
+            }),
             collect_errors: None,
             created_by: who.key_id.to_string(),
         }
@@ -150,6 +147,7 @@ pub(super) struct Starting {
     pub app: App,
     pub command: Arc<LiveCommand>,
     pub writer: LogWriter,
+    pub sandbox: Arc<LiveSandbox>,
     pub waited: Option<Waited>,
     pub work: Work,
 }
@@ -180,6 +178,7 @@ impl Starting {
         let waits = self.waited.is_some();
         let driving = Driving {
             app: self.app,
+            sandbox: self.sandbox,
             command: self.command,
             exec,
             writer: Some(self.writer),

@@ -5,14 +5,16 @@ use crate::auth::Caller;
 use crate::commands::{LogQuery, Place};
 use crate::error::ApiResult;
 use crate::extract::{PathArgs, QueryArgs};
+use crate::file_transfers::disposition;
+use crate::signed_url::{LIFE_DEFAULT_MS, Purpose, Signed, Signing};
 use crate::sse;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::Response;
 use crownest_api::Scope;
-use crownest_api::command::{CommandEvent, LogPage};
+use crownest_api::command::{CommandEvent, LogDownloadUrl, LogPage};
 
 type LogReader = Caller<{ Scope::CommandRead as u8 }>;
 
@@ -67,20 +69,58 @@ pub(super) async fn stream(
     Ok(sse::response(app.follow_log(&caller, &id, place).await?))
 }
 
-/// A command's log as a file: the bytes of both streams as they were printed, in their order.
+/// A URL to download a command's log from.
+///
+/// It carries its own permission, for fifteen minutes; an API key works as well.
+#[utoipa::path(
+    post, path = "/v1/commands/{commandId}/logs/download-url", operation_id = "createCommandLogsDownloadUrl", tag = "commands",
+    params(("commandId" = String, Path)), responses((status = 200, body = LogDownloadUrl)),
+    security(("bearer" = ["command:read"]), ("apiKey" = ["command:read"]))
+)]
+pub(super) async fn download_url(
+    State(app): State<App>,
+    caller: LogReader,
+    PathArgs(id): PathArgs<String>,
+) -> ApiResult<Json<LogDownloadUrl>> {
+    let row = app.find_command(&caller, &id).await?.row();
+    let signing = Signing {
+        purpose: Purpose::CommandLogs,
+        method: &Method::GET,
+        target: &format!("/v1/commands/{id}/logs/download"),
+        resource: &id,
+        project_id: &row.project_id,
+        life_ms: LIFE_DEFAULT_MS,
+    };
+    let signed = app.signed_url(&caller, &caller.request, signing).await?;
+    app.note_logs_deed(&caller, &caller.request, "command_log.download_url", &row);
+    Ok(Json(LogDownloadUrl {
+        url: signed.url,
+        method: "GET".to_owned(),
+        expires_at: signed.expires_at,
+    }))
+}
+
+/// A command's log as a file: the bytes of both streams as they were printed, in their order, as
+/// far as it has come.
 #[utoipa::path(
     get, path = "/v1/commands/{commandId}/logs/download", operation_id = "downloadCommandLogs", tag = "commands",
-    params(("commandId" = String, Path)),
-    responses((status = 200, content_type = "application/octet-stream", body = [u8])),
+    params(
+        ("commandId" = String, Path),
+        ("signature" = Option<String>, Query, description = "Instead of an API key, from `download-url`"),
+    ),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>)),
     security(("bearer" = ["command:read"]), ("apiKey" = ["command:read"]))
 )]
 pub(super) async fn download(
     State(app): State<App>,
-    caller: LogReader,
+    signed: Signed<{ Scope::CommandRead as u8 }>,
     PathArgs(id): PathArgs<String>,
 ) -> ApiResult<Response> {
+    let caller = signed.caller(Purpose::CommandLogs, &id).await?;
     let found = app.find_command(&caller, &id).await?;
     let bytes = app.download_log(&found).await?;
+    let row = found.row();
+    app.note_logs_deed(&caller, &caller.request, "command_log.download", &row);
     let mut response = Response::new(Body::from_stream(bytes));
     let headers = response.headers_mut();
     headers.insert(
@@ -88,7 +128,7 @@ pub(super) async fn download(
         HeaderValue::from_static("application/octet-stream"),
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let name = format!("attachment; filename=\"{}.log\"", found.row().id);
+    let name = disposition(&format!("{}.log", row.id));
     if let Ok(name) = HeaderValue::from_str(&name) {
         headers.insert(header::CONTENT_DISPOSITION, name);
     }

@@ -5,7 +5,7 @@
 use super::paging;
 use crate::app::App;
 use crate::auth::Caller;
-use crate::commands::{CheckedCommand, Wait, wire};
+use crate::commands::{CheckedCommand, Wait, respond, wire};
 use crate::error::ApiResult;
 use crate::extract::{JsonBody, PathArgs, QueryArgs};
 use crate::idempotency::{AfterRestart, Answer, IdempotencyKey};
@@ -28,7 +28,8 @@ type CommandReader = Caller<{ Scope::CommandRead as u8 }>;
 
 /// Runs a shell command, to its end (200) or in the background (202).
 ///
-/// A non-zero exit code and a timeout are answers. Without a key in `Idempotency-Key` a command
+/// A non-zero exit code and a timeout are answers. One that takes minutes begins with spaces, so
+/// that no client gives the connection up. Without a key in `Idempotency-Key` a command
 /// that is waited for is ended when its client goes away.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{sandboxId}/commands", operation_id = "createCommand", tag = "commands",
@@ -51,7 +52,7 @@ pub(super) async fn create(
         Some(true) => Wait::Begin,
         Some(false) | None => Wait::End,
     };
-    carry_out(&app, &caller, id, &key, body, wait).await
+    respond(carry_out(app, caller, id, key, body, wait)).await
 }
 
 /// Runs a shell command to its end. Deprecated: use `POST …/commands`.
@@ -72,7 +73,7 @@ pub(super) async fn run(
     body: JsonBody<RunCommand>,
 ) -> ApiResult<Response> {
     let successor = successor(&id);
-    let response = carry_out(&app, &caller, id, &key, body, Wait::End).await?;
+    let response = respond(carry_out(app, caller, id, key, body, Wait::End)).await?;
     Ok(deprecated(response, &successor))
 }
 
@@ -94,19 +95,19 @@ pub(super) async fn start(
     body: JsonBody<RunCommand>,
 ) -> ApiResult<Response> {
     let successor = successor(&id);
-    let response = carry_out(&app, &caller, id, &key, body, Wait::Begin).await?;
+    let response = carry_out(app, caller, id, key, body, Wait::Begin).await?;
     Ok(deprecated(response, &successor))
 }
 
 async fn carry_out(
-    app: &App,
-    caller: &CommandCaller,
+    app: App,
+    caller: CommandCaller,
     id: String,
-    key: &IdempotencyKey,
+    key: IdempotencyKey,
     body: JsonBody<RunCommand>,
     wait: Wait,
 ) -> ApiResult<Response> {
-    let command = CheckedCommand::check(body.value, wait, caller)?;
+    let command = CheckedCommand::check(body.value, wait, &caller)?;
     let (worker, who, request) = (
         app.clone(),
         Arc::clone(&caller.principal),
@@ -129,7 +130,7 @@ async fn carry_out(
             }
         }
     };
-    app.idempotent(key, caller, &body.raw, AfterRestart::Refuse, work)
+    app.idempotent(&key, &caller, &body.raw, AfterRestart::Refuse, work)
         .await
 }
 

@@ -79,6 +79,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(commands::cancel))
         .routes(routes!(command_logs::page))
         .routes(routes!(command_logs::stream))
+        .routes(routes!(command_logs::download_url))
         .routes(routes!(command_logs::download))
         .routes(routes!(files::list, files::write, files::remove))
         .routes(routes!(files::stat))

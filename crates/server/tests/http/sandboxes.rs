@@ -265,8 +265,8 @@ async fn runs_and_files_are_checked_before_anything_is_looked_up() {
         (
             "POST",
             "commands/run",
-            r#"{"command":"a","collect":[{"path":"x"}]}"#.into(),
-            (400, "unsupported_runtime_option"),
+            r#"{"command":"a","collect":[{"path":""}]}"#.into(),
+            (400, "invalid_request"),
         ),
         (
             "POST",
