@@ -1,8 +1,8 @@
 //! Rows to test with: valid, and different in what a test does not care about.
 
 use crownest_store::{
-    ApiKey, AuditEvent, Command, CommandStatus, Context, Founding, Organization, Owner, Preview, Project,
-    Sandbox, SandboxStatus, SecretHash, SessionKey, Store, User,
+    ApiKey, AuditEvent, Command, CommandStatus, Context, Founding, Organization, Owner, Preview,
+    Project, Sandbox, SandboxStatus, SecretHash, SessionKey, Store, User,
 };
 use std::collections::BTreeMap;
 
