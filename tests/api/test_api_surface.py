@@ -16,7 +16,21 @@ from server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"^\| ([A-Z]+) (/\S*) \| [^|]+ \| (tests/\S+\.py)::(\w+) \|$", re.M)
-OPEN = {"/healthz", "/readyz"}
+OPEN = {
+    "/healthz",
+    "/readyz",
+    "/auth.md",
+    "/llms.txt",
+    "/.well-known/api-catalog",
+    "/.well-known/oauth-protected-resource",
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/jwks.json",
+    "/agent/identity",
+    "/agent/identity/claim",
+    "/agent/event/notify",
+    "/oauth2/token",
+    "/oauth2/revoke",
+}
 
 
 @pytest.fixture

@@ -31,6 +31,9 @@ pub enum IdKind {
     WorkspaceRun,
     Upload,
     Backup,
+    AgentRegistration,
+    AgentCredential,
+    AgentClaim,
     /// A row of the audit log.
     AuditEvent,
     /// One HTTP request, as named in `x-request-id`.
@@ -58,6 +61,9 @@ impl IdKind {
             Self::WorkspaceRun => "wsr",
             Self::Upload => "upl",
             Self::Backup => "bkp",
+            Self::AgentRegistration => "areg",
+            Self::AgentCredential => "acred",
+            Self::AgentClaim => "aclaim",
             Self::AuditEvent => "evt",
             Self::Request => "req",
             Self::Node => "node",

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod api_key;
 pub mod artifact;
 pub mod audit_event;

@@ -4,6 +4,7 @@
 //! Who runs it: root, as the server's user from before the database is opened, so that files it
 //! creates belong to the server.
 
+use crate::admin_agents::{self, AgentCommand, AgentKeyCommand, ClaimCommand};
 use crate::confine;
 use crate::settings;
 use anyhow::{Context, bail};
@@ -44,6 +45,15 @@ enum Noun {
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Agents that ask to be let in.
+    #[command(subcommand)]
+    AgentClaim(ClaimCommand),
+    /// Agents that were let in.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Keys that tokens of agents are signed with.
+    #[command(subcommand)]
+    AgentKey(AgentKeyCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,6 +126,9 @@ pub(crate) fn run(args: AdminArgs) -> anyhow::Result<()> {
             Noun::Org(command) => organizations(&store, command).await,
             Noun::Project(command) => projects(&store, command).await,
             Noun::Key(command) => keys(&store, command).await,
+            Noun::AgentClaim(command) => admin_agents::claims(&store, command).await,
+            Noun::Agent(command) => admin_agents::agents(&store, command).await,
+            Noun::AgentKey(command) => admin_agents::keys(&store, command).await,
         };
         store.close().await;
         outcome

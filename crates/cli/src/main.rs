@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admin_agents;
 mod confine;
 mod credentials;
 mod doctor;

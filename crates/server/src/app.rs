@@ -1,5 +1,6 @@
 //! What every route can reach: one value, cheap to clone.
 
+use crate::agents::SigningKeys;
 use crate::audit::AuditLog;
 use crate::auth::KeyCache;
 use crate::commands;
@@ -45,6 +46,9 @@ pub struct AppState {
     pub(crate) unwritten: Waiting,
     pub(crate) default_projects: DefaultProjects,
     pub(crate) rates: RateLimits,
+    /// What is asked for without a credential, by address.
+    pub(crate) addresses: RateLimits,
+    pub(crate) signing_keys: SigningKeys,
     /// Work that outlives the request it came with, waited for at shutdown.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the server stops.
@@ -84,6 +88,8 @@ impl App {
             unwritten: Waiting::default(),
             default_projects: DefaultProjects::default(),
             rates: RateLimits::default(),
+            addresses: RateLimits::default(),
+            signing_keys: SigningKeys::default(),
             owner,
             config,
             store,

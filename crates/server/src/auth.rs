@@ -4,6 +4,7 @@
 //! bits, so one fast hash is enough to store them by. What a key may do is read from the store
 //! and kept for a moment; revoking drops it at once.
 
+use crate::agents::AGENT_TOKEN_BYTES_MAX;
 use crate::app::App;
 use crate::error::{ApiError, ApiResult};
 use crate::plans::Plan;
@@ -11,6 +12,7 @@ use crate::request::RequestContext;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use crownest_api::agent::AGENT_TOKEN_PREFIX;
 use crownest_api::api_key::SECRET_PREFIX;
 use crownest_api::scope::ScopeSet;
 use crownest_api::{ErrorCode, IdKind, Scope, Timestamp};
@@ -37,6 +39,8 @@ const TOUCH_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Actor {
     ApiKey,
+    /// An access token of an agent that registered by itself.
+    AgentCredential,
     /// A person at the dashboard of this machine.
     Human,
 }
@@ -45,6 +49,7 @@ impl Actor {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::ApiKey => "api_key",
+            Self::AgentCredential => "agent_credential",
             Self::Human => "human",
         }
     }
@@ -129,8 +134,14 @@ impl<const SCOPE: u8> FromRequestParts<App> for Caller<SCOPE> {
             .find(|scope| *scope as u8 == SCOPE)
             && let Err(refusal) = principal.require(scope)
         {
-            app.audit.refusal(&principal, &request, scope);
+            if !principal.org_id.is_empty() {
+                app.audit.refusal(&principal, &request, scope);
+            }
             return Err(refusal);
+        }
+        if principal.org_id.is_empty() && SCOPE != Scope::AgentBootstrap as u8 {
+            let message = "nobody has let this agent in yet";
+            return Err(ApiError::new(ErrorCode::Forbidden, message));
         }
         Ok(Self { principal, request })
     }
@@ -154,21 +165,35 @@ pub(crate) fn token(headers: &HeaderMap) -> ApiResult<&str> {
             "no API key: send Authorization: Bearer <key> or x-api-key: <key>",
         ));
     };
-    let shape_ok = token.starts_with(SECRET_PREFIX)
-        && token.len() <= TOKEN_BYTES_MAX
-        && token
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if shape_ok {
+    if has_shape(token) {
         Ok(token)
     } else {
         Err(malformed())
     }
 }
 
+/// Whether it looks like a key or like an access token of an agent.
+fn has_shape(token: &str) -> bool {
+    if let Some(jwt) = token.strip_prefix(AGENT_TOKEN_PREFIX) {
+        return jwt.len() <= AGENT_TOKEN_BYTES_MAX
+            && jwt
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    }
+    token.starts_with(SECRET_PREFIX)
+        && token.len() <= TOKEN_BYTES_MAX
+        && token
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
 impl App {
     /// Whose token that is.
     pub(crate) async fn authenticate(&self, token: &str) -> ApiResult<Arc<Principal>> {
+        if token.starts_with(AGENT_TOKEN_PREFIX) {
+            // Boxed: most callers have a key, and carry this future's size for nothing.
+            return Box::pin(self.authenticate_agent(token)).await;
+        }
         let digest = *blake3::hash(token.as_bytes()).as_bytes();
         if let Some(principal) = self.keys.get(&digest) {
             return Ok(principal);

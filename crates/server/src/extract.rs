@@ -37,7 +37,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-async fn read_body(request: Request) -> Result<Bytes, ApiError> {
+/// A whole body of at most the size of the largest JSON.
+pub(crate) async fn read_body(request: Request) -> Result<Bytes, ApiError> {
     let body = Limited::new(request.into_body(), limits::BODY_BYTES_MAX);
     match body.collect().await {
         Ok(collected) => Ok(collected.to_bytes()),

@@ -15,6 +15,7 @@ pub mod egress;
 pub mod host;
 pub mod objects;
 
+mod agents;
 mod app;
 mod archive;
 mod artifacts;
@@ -29,6 +30,7 @@ mod command_log;
 mod commands;
 mod config;
 mod creation;
+mod discovery;
 mod error;
 mod extract;
 mod file_stream;
@@ -60,6 +62,7 @@ mod unread;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use agents::{new_signing_key, usual_scopes};
 pub use app::App;
 pub use bootstrap::{FreshCredentials, NewKey, bootstrap, create_key};
 pub use config::Config;

@@ -6,12 +6,14 @@ use crate::metrics;
 use crate::rate_limit::Allowance;
 use crate::unread::SharedBody;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use crownest_api::{ErrorCode, ErrorEnvelope, IdKind, new_id};
 use futures_util::FutureExt;
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -53,6 +55,20 @@ impl RequestContext {
     /// Remembers who asks.
     pub fn set_key(&self, id: &Arc<str>) {
         let _ = self.key_id.set(Arc::clone(id));
+    }
+}
+
+/// The origin that the client used, for documents that name it.
+#[derive(Debug)]
+pub(crate) struct Origin(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let context = parts.extensions.get::<RequestContext>();
+        let origin = context.and_then(|context| context.origin.as_deref());
+        Ok(Self(origin.unwrap_or("http://localhost").to_owned()))
     }
 }
 

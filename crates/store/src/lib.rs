@@ -23,6 +23,7 @@ mod page;
 mod postgres;
 mod sqlite;
 
+mod agents;
 mod api_keys;
 mod artifacts;
 mod audit_events;
@@ -37,12 +38,14 @@ mod projects;
 mod recorded;
 mod sandboxes;
 mod server_secrets;
+mod signing_keys;
 mod usage_events;
 mod users;
 
 #[cfg(test)]
 mod plans;
 
+pub use agents::{AgentClaim, AgentCredential, AgentGrant, AgentRegistration, CredentialInserted};
 pub use api_keys::{ApiKey, SecretHash};
 pub use artifacts::Artifact;
 pub use audit_events::{AuditEvent, AuditFilter};
@@ -67,6 +70,7 @@ pub use projects::Project;
 pub use recorded::Records;
 pub use sandboxes::{Ending, Expiry, Sandbox, SandboxFilter, SandboxStatus};
 pub use server_secrets::ServerSecret;
+pub use signing_keys::SigningKey;
 pub use usage_events::{UsageEvent, UsageSum};
 pub use users::User;
 

@@ -27,6 +27,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0002_commands"),
     migration!("0003_artifacts"),
     migration!("0004_previews"),
+    migration!("0005_agents"),
     migration!("0007_plans"),
 ];
 

@@ -7,7 +7,7 @@
 
 mod journal;
 
-use crate::auth::{Principal, micros};
+use crate::auth::{Actor, Principal, micros};
 use crate::metrics::Metrics;
 use crate::request::RequestContext;
 use crownest_api::{IdKind, Scope, Timestamp, new_id};
@@ -165,6 +165,21 @@ impl AuditLog {
     /// Something that the server did by itself.
     pub(crate) fn by_system(&self, org_id: &str, deed: Deed<'_>, details: &Value) {
         self.push(Self::event_by_system(org_id, deed, details));
+    }
+
+    /// Something that an agent did before, or beside, a request with its token.
+    pub(crate) fn by_agent(
+        &self,
+        org_id: &str,
+        credential_id: &str,
+        deed: Deed<'_>,
+        details: &Value,
+    ) {
+        self.push(AuditEvent {
+            actor_kind: Actor::AgentCredential.as_str().to_owned(),
+            actor_id: credential_id.to_owned(),
+            ..Self::event_by_system(org_id, deed, details)
+        });
     }
 
     /// What the server did by itself, to be written together with what it changed.

@@ -3,15 +3,18 @@
 //! A route and its description are registered in one call, so they cannot drift. A handler reads,
 //! checks, calls one service and answers; wire formats end here.
 
+mod agents;
 mod api_keys;
 mod artifacts;
 mod audit_events;
 mod code;
 mod command_logs;
 mod commands;
+mod discovery;
 mod file_transfers;
 mod files;
 mod health;
+mod oauth;
 mod openapi;
 mod paging;
 mod previews;
@@ -94,6 +97,18 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(artifacts::get, artifacts::delete))
         .routes(routes!(artifacts::download_url))
         .routes(routes!(artifacts::download))
+        .routes(routes!(discovery::auth_md))
+        .routes(routes!(discovery::llms_txt))
+        .routes(routes!(discovery::api_catalog))
+        .routes(routes!(discovery::protected_resource))
+        .routes(routes!(discovery::authorization_server))
+        .routes(routes!(discovery::jwks))
+        .routes(routes!(agents::identity))
+        .routes(routes!(agents::claim))
+        .routes(routes!(agents::bootstrap))
+        .routes(routes!(agents::notify))
+        .routes(routes!(oauth::token))
+        .routes(routes!(oauth::revoke))
         .routes(routes!(previews::list, previews::create))
         .routes(routes!(previews::get, previews::revoke))
 }

@@ -131,11 +131,22 @@ async fn a_claim_takes_the_place_of_the_one_before_and_is_decided_once(bed: Bed)
     assert_eq!(late, []);
 
     let decided = confirm(&bed, "000002").await.unwrap();
-    assert_eq!((decided.status.as_str(), decided.decided_at), ("confirmed", Some(NOW + 1)));
+    assert_eq!(
+        (decided.status.as_str(), decided.decided_at),
+        ("confirmed", Some(NOW + 1))
+    );
     assert_eq!(confirm(&bed, "000002").await, None);
-    let row = bed.store.agent_registration("areg_1").await.unwrap().unwrap();
+    let row = bed
+        .store
+        .agent_registration("areg_1")
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(row.status, "claimed");
-    assert_eq!((row.org_id.as_deref(), row.claimed_at), (Some("org_a"), Some(NOW + 1)));
+    assert_eq!(
+        (row.org_id.as_deref(), row.claimed_at),
+        (Some("org_a"), Some(NOW + 1))
+    );
     assert_eq!(row.scopes, ["code:run"]);
     let of_org = bed.store.agent_registrations("org_a", 10).await.unwrap();
     assert_eq!(of_org, [row]);
@@ -152,7 +163,12 @@ async fn a_claim_takes_the_place_of_the_one_before_and_is_decided_once(bed: Bed)
     assert_eq!(newest.unwrap().status, "denied");
 
     // Questions come no faster than they may.
-    let poll = async |at| bed.store.poll_agent_claim("aclaim_5", at, at - 5).await.unwrap();
+    let poll = async |at| {
+        bed.store
+            .poll_agent_claim("aclaim_5", at, at - 5)
+            .await
+            .unwrap()
+    };
     assert!(poll(NOW).await && !poll(NOW + 4).await && poll(NOW + 5).await);
 }
 
@@ -162,7 +178,10 @@ async fn a_code_is_of_one_pending_claim(bed: Bed) {
     assert!(begin(&bed, "1", "1", "000001").await);
     let row = claim("2", "2", "000001");
     let taken = bed.store.insert_agent_claim(&row, MAX).await;
-    assert!(matches!(taken, Err(StoreError::Conflict { .. })), "{taken:?}");
+    assert!(
+        matches!(taken, Err(StoreError::Conflict { .. })),
+        "{taken:?}"
+    );
     let later = AgentClaim {
         created_at: NOW + 50,
         expires_at: NOW + 99,
@@ -211,8 +230,18 @@ async fn credentials_are_of_their_phase_and_few(bed: Bed) {
     assert_eq!(insert("3", "post_claim").await, CredentialInserted::Full);
     let found = bed.store.agent_credential("acred_2").await.unwrap();
     assert_eq!(found, Some(credential("1", "2", "post_claim")));
-    assert!(bed.store.revoke_agent_credential("acred_2", NOW).await.unwrap());
-    assert!(!bed.store.revoke_agent_credential("acred_2", NOW).await.unwrap());
+    assert!(
+        bed.store
+            .revoke_agent_credential("acred_2", NOW)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !bed.store
+            .revoke_agent_credential("acred_2", NOW)
+            .await
+            .unwrap()
+    );
     assert_eq!(bed.store.agent_credential("acred_2").await.unwrap(), None);
     assert_eq!(insert("3", "post_claim").await, CredentialInserted::New);
 }

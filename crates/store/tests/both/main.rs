@@ -22,6 +22,7 @@ mod bed;
 mod postgres_server;
 mod rows;
 
+mod agents;
 mod api_keys;
 mod artifacts;
 mod bootstrap;
