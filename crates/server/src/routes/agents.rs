@@ -97,7 +97,7 @@ pub(super) async fn bootstrap(
 /// Takes security events of identity providers. None is trusted, so each is refused.
 #[utoipa::path(
     post, path = "/agent/event/notify", operation_id = "notifyAgentEvent", tag = "agents",
-    request_body(content = String, content_type = "application/secevent+jwt"),
+    request_body(content = String, content_type = "text/plain", description = "A security event token"),
     responses(
         (status = 403, body = crownest_api::ErrorEnvelope, description = "No provider is trusted"),
         (status = 400, body = crownest_api::ErrorEnvelope),
