@@ -41,6 +41,7 @@ mod server_secrets;
 mod signing_keys;
 mod usage_events;
 mod users;
+mod workspace_runs;
 
 #[cfg(test)]
 mod plans;
@@ -73,6 +74,7 @@ pub use server_secrets::ServerSecret;
 pub use signing_keys::SigningKey;
 pub use usage_events::{UsageEvent, UsageSum};
 pub use users::User;
+pub use workspace_runs::{WorkspaceRun, WorkspaceRunEvent, WorkspaceRunStatus, WorkspaceRunUpload};
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 pub type Micros = i64;

@@ -28,6 +28,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0003_artifacts"),
     migration!("0004_previews"),
     migration!("0005_agents"),
+    migration!("0006_workspace_runs"),
     migration!("0007_plans"),
 ];
 

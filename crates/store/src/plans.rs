@@ -1,7 +1,7 @@
 //! The lists that grow for ever are read through their indexes: a page costs the same in a large
 //! installation as in a small one. (SQLite only; PostgreSQL plans by the size of the tables.)
 
-use crate::{Store, StoreOptions, audit_events, commands, sandboxes};
+use crate::{Store, StoreOptions, audit_events, commands, sandboxes, workspace_runs};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
 async fn plan(connection: &mut SqliteConnection, sql: &str) -> String {
@@ -26,6 +26,7 @@ async fn pages_are_read_through_an_index_that_is_already_in_order() {
     let cases = [
         (sandboxes::LIST_LIVE_SQLITE, "sandboxes_live"),
         (sandboxes::LIST_ALL_SQLITE, "sandboxes_newest"),
+        (workspace_runs::LIST_SQLITE, "workspace_runs_newest"),
         (audit_events::LIST, "audit_events_newest"),
         (audit_events::LIST_OF_RESOURCE, "audit_events_of_resource"),
         (commands::LIST, "commands_newest"),

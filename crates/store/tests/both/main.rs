@@ -38,3 +38,4 @@ mod recorded;
 mod records;
 mod sandboxes;
 mod tenants;
+mod workspace_runs;

@@ -2,7 +2,8 @@
 
 use crownest_store::{
     ApiKey, AuditEvent, Command, CommandStatus, Context, Founding, Organization, Owner, Preview,
-    Project, Sandbox, SandboxStatus, SecretHash, SessionKey, Store, User,
+    Project, Sandbox, SandboxStatus, SecretHash, SessionKey, Store, User, WorkspaceRun,
+    WorkspaceRunStatus,
 };
 use std::collections::BTreeMap;
 
@@ -173,5 +174,22 @@ pub(crate) fn owner(node: &str, boot: &str) -> Owner {
     Owner {
         node_id: node.to_owned(),
         boot_id: boot.to_owned(),
+    }
+}
+
+/// A run that waits for its archive.
+pub(crate) fn workspace_run(name: &str, id: &str, created_at: i64) -> WorkspaceRun {
+    WorkspaceRun {
+        id: format!("wsr_{id}"),
+        org_id: format!("org_{name}"),
+        project_id: format!("prj_{name}"),
+        node_id: "node_1".to_owned(),
+        status: WorkspaceRunStatus::AwaitingArchive,
+        version: 1,
+        created_at,
+        finished_at: None,
+        spec: "{\"command\":\"true\"}".to_owned(),
+        state: "{}".to_owned(),
+        created_by: "key_1".to_owned(),
     }
 }
