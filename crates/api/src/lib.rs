@@ -26,6 +26,7 @@ pub mod sandbox;
 pub mod scope;
 pub mod timestamp;
 pub mod usage;
+pub mod workspace_run;
 
 pub use error::{ErrorBody, ErrorCode, ErrorEnvelope};
 pub use id::{IdKind, new_id};

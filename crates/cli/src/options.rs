@@ -161,6 +161,13 @@ pub(crate) struct ServeOptions {
     /// How long the log of a command is kept after it was last written to, in days; 0: for ever.
     #[arg(long, env = "CROWNEST_COMMAND_LOG_DAYS", default_value_t = 30)]
     pub command_log_days: u64,
+    /// Largest archive of a workspace run, in MiB.
+    #[arg(
+        long,
+        env = "CROWNEST_WORKSPACE_ARCHIVE_MIB_MAX",
+        default_value_t = 512
+    )]
+    pub workspace_archive_mib_max: u64,
     /// A zygote is replaced after that many forks …
     #[arg(long, env = "CROWNEST_ZYGOTE_FORKS_MAX", default_value_t = 10_000)]
     pub zygote_forks_max: u32,

@@ -232,6 +232,9 @@ fn config(options: &ServeOptions, source: TemplateSource) -> anyhow::Result<Conf
     config.audit_dir = Some(options.data_dir.join("audit"));
     config.data_dir.clone_from(&options.data_dir);
     config.command_log_days = options.command_log_days;
+    config.workspace_archive_bytes_max = options
+        .workspace_archive_mib_max
+        .saturating_mul(1024 * 1024);
     config.command_log_bytes_max = options.command_log_mib_max.saturating_mul(1024 * 1024);
     Ok(config)
 }

@@ -15,6 +15,7 @@ use crate::rate_limit::RateLimits;
 use crate::sandboxes::Registry;
 use crate::signed_url::SigningSecret;
 use crate::templates::Templates;
+use crate::workspace_runs;
 use crownest_store::{Owner, Store};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub struct AppState {
     pub(crate) keys: KeyCache,
     pub(crate) sandboxes: Registry,
     pub(crate) previews: Gates,
+    pub(crate) workspace_runs: workspace_runs::Registry,
     pub(crate) signing: SigningSecret,
     pub(crate) commands: commands::Registry,
     /// Records that the store could not take yet.
@@ -83,6 +85,7 @@ impl App {
             keys: KeyCache::default(),
             sandboxes: Registry::default(),
             previews: Gates::default(),
+            workspace_runs: workspace_runs::Registry::default(),
             signing: SigningSecret::default(),
             commands: commands::Registry::default(),
             unwritten: Waiting::default(),

@@ -20,6 +20,8 @@ const LOGS_DIR: &str = "command-logs";
 /// Log of one command that is kept when nothing else is said.
 const COMMAND_LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const COMMAND_LOG_DAYS: u64 = 30;
+/// Largest archive of a workspace run when nothing else is said.
+const WORKSPACE_ARCHIVE_BYTES_MAX: u64 = 512 << 20;
 
 /// A program may think about an answer for two minutes.
 const PREVIEW_ANSWER_MS_MAX: u64 = 120_000;
@@ -72,6 +74,8 @@ pub struct Config {
     pub command_log_bytes_max: u64,
     /// How long it is kept after it was last written to; 0: for ever.
     pub command_log_days: u64,
+    /// Largest archive of a workspace run.
+    pub workspace_archive_bytes_max: u64,
 }
 
 impl Config {
@@ -109,6 +113,7 @@ impl Config {
             data_dir: PathBuf::from("/var/lib/crownest/data"),
             command_log_bytes_max: COMMAND_LOG_BYTES_MAX,
             command_log_days: COMMAND_LOG_DAYS,
+            workspace_archive_bytes_max: WORKSPACE_ARCHIVE_BYTES_MAX,
         }
     }
 

@@ -57,6 +57,7 @@ mod signed_url;
 mod sse;
 mod templates;
 mod unread;
+mod workspace_runs;
 
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

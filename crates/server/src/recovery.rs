@@ -74,6 +74,7 @@ impl App {
         }
         self.end_lost_commands(commands).await;
         self.recover_previews().await?;
+        self.restore_workspace_runs().await?;
         tracing::info!(
             kept,
             ended,

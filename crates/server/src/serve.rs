@@ -42,6 +42,7 @@ pub async fn run(
     app.recover().await.map_err(ServeError::Recover)?;
     app.keep_node();
     app.keep_artifacts();
+    app.keep_workspace_runs();
     tracing::info!(address, "serving");
 
     // Answers are small and clients wait for them: never hold one back for more.

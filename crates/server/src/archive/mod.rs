@@ -12,8 +12,6 @@
 //! stay inside, hard links to files before them; ustar, pax and GNU names; several gzip members.
 //! Permission bits are kept up to 0777, times of files too, owners are the sandbox's user.
 
-#![allow(dead_code, unused_imports, reason = "nobody uploads one yet")]
-
 mod gzip;
 mod header;
 mod names;

@@ -12,7 +12,7 @@ use std::pin::Pin;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Archives that are read at once; others wait. Each has a thread, and about 4 MiB of pieces.
-const READERS_MAX: usize = 4;
+const READERS_MAX: usize = 16;
 /// Pieces of compressed bytes ahead of the reader.
 const PIECES_AHEAD_MAX: usize = 4;
 /// Batches ahead of init.
@@ -30,18 +30,12 @@ pub(crate) async fn unpack(
     pieces: Pieces,
     limits: Limits,
 ) -> Result<Summary, ArchiveError> {
-    process(pieces, limits, async |batch: Batch| {
-        sandbox
-            .unpack(batch.entries, batch.body)
-            .await
-            .map_err(refused)
-    })
-    .await
+    process(pieces, limits, Some(sandbox)).await
 }
 
 /// Reads an archive as [`unpack`] does, and makes nothing.
 pub(crate) async fn check(pieces: Pieces, limits: Limits) -> Result<Summary, ArchiveError> {
-    process(pieces, limits, async |_| Ok(())).await
+    process(pieces, limits, None).await
 }
 
 fn refused(error: HostError) -> ArchiveError {
@@ -57,7 +51,7 @@ fn refused(error: HostError) -> ArchiveError {
 async fn process(
     mut pieces: Pieces,
     limits: Limits,
-    mut make: impl AsyncFnMut(Batch) -> Result<(), ArchiveError>,
+    sandbox: Option<&Sandbox>,
 ) -> Result<Summary, ArchiveError> {
     let _reader = READERS
         .acquire()
@@ -85,7 +79,10 @@ async fn process(
     };
     let making = async {
         while let Some(batch) = batches.recv().await {
-            make(batch).await?;
+            if let Some(sandbox) = sandbox {
+                let made = sandbox.unpack(batch.entries, batch.body).await;
+                made.map_err(refused)?;
+            }
         }
         Ok(())
     };

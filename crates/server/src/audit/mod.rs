@@ -212,7 +212,8 @@ impl AuditLog {
         self.by_key(who, request, deed, &json!({ "scope": scope.as_str() }));
     }
 
-    fn push(&self, event: AuditEvent) {
+    /// An event that was made before.
+    pub(crate) fn push(&self, event: AuditEvent) {
         let mut queue = self.shared.lock();
         if queue.closed || queue.pending.len() >= QUEUE_EVENTS_MAX {
             drop(queue);

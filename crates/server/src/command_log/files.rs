@@ -170,6 +170,12 @@ impl LogIndex {
         seq.saturating_add(1) >= self.next_seq
     }
 
+    /// A number that no record before the last segment is above: where to begin looking for the
+    /// last record.
+    pub(crate) fn settled_seq(&self) -> u64 {
+        self.next_seq - 1
+    }
+
     pub(crate) fn totals(&self) -> Totals {
         self.totals
     }

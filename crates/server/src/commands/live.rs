@@ -91,7 +91,7 @@ impl Registry {
         self.by_id().remove(id);
     }
 
-    fn get(&self, id: &str) -> Option<Arc<LiveCommand>> {
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<LiveCommand>> {
         self.by_id().get(id).cloned()
     }
 

@@ -15,7 +15,7 @@ mod recovery;
 mod start;
 
 pub(crate) use early::respond;
-pub(crate) use live::Registry;
+pub(crate) use live::{Found, Registry, beside};
 pub(crate) use logs::{LogQuery, Place};
 pub(crate) use record::wire;
 pub(crate) use start::{CheckedCommand, Wait};
@@ -35,7 +35,7 @@ use crownest_api::{ErrorCode, Timestamp};
 use crownest_init::link::KILL_GRACE_MS;
 use crownest_store as store;
 use drive::Waited;
-use live::{Found, LiveCommand};
+use live::LiveCommand;
 use serde_json::json;
 use start::Starting;
 use std::sync::Arc;

@@ -37,6 +37,8 @@ pub(crate) enum Wait {
 /// A command whose request has been checked.
 #[derive(Debug)]
 pub(crate) struct CheckedCommand {
+    /// What it is to be called, when that was decided before.
+    id: Option<String>,
     pub(super) command: String,
     pub(super) cwd: String,
     pub(super) env: BTreeMap<String, String>,
@@ -70,12 +72,21 @@ impl CheckedCommand {
         checks::environment(&env)?;
         let cwd = checks::cwd(request.cwd.as_deref())?;
         Ok(Self {
+            id: None,
             command: request.command,
             cwd: cwd.unwrap_or_else(|| checks::WORKSPACE.to_owned()),
             env,
             timeout: timeout(request.timeout_ms, wait)?,
             collection,
         })
+    }
+
+    /// The same under an id that is on record already, of a command that was never begun.
+    pub(crate) fn with_id(self, id: String) -> Self {
+        Self {
+            id: Some(id),
+            ..self
+        }
     }
 
     /// The row of a command that is about to begin.
@@ -87,7 +98,7 @@ impl CheckedCommand {
         background: bool,
     ) -> store::Command {
         store::Command {
-            id: new_id(IdKind::Command),
+            id: self.id.clone().unwrap_or_else(|| new_id(IdKind::Command)),
             org_id: live.org_id.clone(),
             project_id: live.project_id.clone(),
             sandbox_id: live.id.clone(),

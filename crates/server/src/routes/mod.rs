@@ -21,6 +21,8 @@ mod previews;
 mod projects;
 mod sandboxes;
 mod usage;
+mod workspace_archives;
+mod workspace_runs;
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use paging::request as page_request;
@@ -111,4 +113,14 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(oauth::revoke))
         .routes(routes!(previews::list, previews::create))
         .routes(routes!(previews::get, previews::revoke))
+        .routes(routes!(workspace_runs::list, workspace_runs::create))
+        .routes(routes!(workspace_runs::get))
+        .routes(routes!(workspace_runs::start))
+        .routes(routes!(workspace_runs::cancel))
+        .routes(routes!(workspace_runs::events))
+        .routes(routes!(workspace_runs::evidence))
+        .routes(routes!(workspace_archives::upload))
+        .routes(routes!(workspace_archives::transfer))
+        .routes(routes!(workspace_archives::send))
+        .routes(routes!(workspace_archives::finalize))
 }
