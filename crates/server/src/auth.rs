@@ -125,6 +125,7 @@ impl<const SCOPE: u8> FromRequestParts<App> for Caller<SCOPE> {
             None => app.authenticate(token(&parts.headers)?).await?,
         };
         request.set_key(&principal.key_id);
+        parts.extensions.insert(Arc::clone(&principal));
         if let Some(limit) = principal.plan.limits(&app.config).requests_per_minute_max {
             request.set_allowance(app.rates.count(&principal.key_id, limit)?);
         }
@@ -144,6 +145,28 @@ impl<const SCOPE: u8> FromRequestParts<App> for Caller<SCOPE> {
             return Err(ApiError::new(ErrorCode::Forbidden, message));
         }
         Ok(Self { principal, request })
+    }
+}
+
+/// A further scope of a route, as an argument after its [`Caller`] and before its body.
+#[derive(Debug)]
+pub(crate) struct Also<const SCOPE: u8>;
+
+impl<const SCOPE: u8> FromRequestParts<App> for Also<SCOPE> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> ApiResult<Self> {
+        let (Some(principal), Some(request), Some(scope)) = (
+            parts.extensions.get::<Arc<Principal>>(),
+            parts.extensions.get::<RequestContext>(),
+            Scope::ALL.iter().find(|scope| **scope as u8 == SCOPE),
+        ) else {
+            return Err(ApiError::internal("a further scope without a caller"));
+        };
+        principal
+            .require(*scope)
+            .inspect_err(|_| app.audit.refusal(principal, request, *scope))?;
+        Ok(Self)
     }
 }
 

@@ -20,7 +20,7 @@ use axum::http::{Method, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crownest_api::scope::ScopeSet;
-use crownest_api::{ErrorCode, Scope, Timestamp};
+use crownest_api::{ErrorCode, IdKind, Scope, Timestamp};
 use crownest_store::{ServerSecret, StoreError};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
@@ -154,6 +154,18 @@ impl App {
 
     /// The key behind a grant, if it still stands.
     async fn principal_of(&self, grant: &Grant) -> ApiResult<Principal> {
+        if IdKind::AgentCredential.matches(&grant.key_id) {
+            let agent = self
+                .agent_of(&grant.key_id)
+                .await?
+                .filter(|agent| agent.org_id == grant.org_id && agent.may_touch(&grant.project_id));
+            return agent
+                .map(|agent| Principal {
+                    project_ids: Some(vec![grant.project_id.clone()]),
+                    ..agent
+                })
+                .ok_or_else(|| refusal("the token that this URL was made with is over"));
+        }
         let key = match self.store.api_key(&grant.org_id, &grant.key_id).await {
             Ok(key) if key.revoked_at.is_none() => key,
             Ok(_) | Err(StoreError::NotFound { .. }) => {

@@ -336,17 +336,27 @@ impl App {
         if is_over(credential.expires_at) {
             return Err(expired());
         }
-        self.agent_principal(credential).await
+        self.agent_principal(credential).await.map(Arc::new)
     }
 
-    async fn agent_principal(&self, credential: AgentCredential) -> ApiResult<Arc<Principal>> {
+    /// The agent behind a credential that is neither revoked nor over.
+    pub(crate) async fn agent_of(&self, credential_id: &str) -> ApiResult<Option<Principal>> {
+        match self.store.agent_credential(credential_id).await? {
+            Some(credential) if !is_over(credential.expires_at) => {
+                self.agent_principal(credential).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn agent_principal(&self, credential: AgentCredential) -> ApiResult<Principal> {
         let org_id = credential.org_id.unwrap_or_default();
         let plan = match org_id.as_str() {
             // Not anybody's yet: it has no scope that leads to a plan.
             "" => self.config.plan,
             org_id => self.plan_of(org_id).await?,
         };
-        Ok(Arc::new(Principal {
+        Ok(Principal {
             actor: Actor::AgentCredential,
             key_id: credential.id.into(),
             org_id,
@@ -358,7 +368,7 @@ impl App {
                 .filter_map(|scope| scope.parse().ok())
                 .collect(),
             project_ids: credential.project_ids,
-        }))
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::paging;
 use crate::app::App;
 use crate::artifacts::wire;
-use crate::auth::Caller;
+use crate::auth::{Also, Caller};
 use crate::byte_range;
 use crate::checks;
 use crate::error::{ApiError, ApiResult};
@@ -34,14 +34,11 @@ type Reader = Caller<{ Scope::ArtifactRead as u8 }>;
 pub(super) async fn create(
     State(app): State<App>,
     caller: Caller<{ Scope::ArtifactCreate as u8 }>,
+    _reads: Also<{ Scope::FileRead as u8 }>,
     PathArgs(id): PathArgs<String>,
     key: IdempotencyKey,
     body: JsonBody<CreateArtifact>,
 ) -> ApiResult<Response> {
-    if let Err(refusal) = caller.require(Scope::FileRead) {
-        app.audit.refusal(&caller, &caller.request, Scope::FileRead);
-        return Err(refusal);
-    }
     let path = checks::path("path", &body.value.path)?;
     let live = app.live_sandbox(&caller, &id).await?;
     let (worker, by, name) = (app.clone(), caller.clone(), body.value.name);
