@@ -334,6 +334,20 @@ def test_an_operator_revokes_an_agent_at_once(server, nobody, org):
     oauth_refusal(agent.trade(token["identity_assertion"]), "invalid_identity_assertion")
 
 
+def test_urls_that_an_agent_signs_end_with_it(server, nobody, org):
+    agent = Agent(nobody, server)
+    token = agent.let_in(org.id)["access_token"]
+    with connect(server, token) as client:
+        sandbox = client.post("/v1/sandboxes", json={}).json()["sandbox"]["id"]
+        path = f"/v1/sandboxes/{sandbox}/files"
+        client.put(path, json={"path": "a.txt", "content": "for who has the link"})
+        url = client.post(f"{path}/download-url", json={"path": "a.txt"}).json()["url"]
+        assert httpx.get(url, trust_env=False).text == "for who has the link"
+        client.delete(f"/v1/sandboxes/{sandbox}")
+    admin(server, "agent", "revoke", agent.id)
+    assert httpx.get(url, trust_env=False).status_code == 401
+
+
 def part(value: Any) -> str:
     text = value if isinstance(value, bytes) else json.dumps(value).encode()
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
