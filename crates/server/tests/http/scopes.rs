@@ -24,13 +24,9 @@ async fn operations(server: &Server) -> Vec<Operation> {
             };
             let scope = |scope: &Value| scope.as_str().unwrap().parse().unwrap();
             let scopes = scopes.as_array().unwrap().iter().map(scope).collect();
-            let path = path
-                .replace("{sandboxId}", "sbx_0")
-                .replace("{contextId}", "cctx_0")
-                .replace("{commandId}", "cmd_0")
-                .replace("{apiKeyId}", "key_0")
-                .replace("{artifactId}", "art_0")
-                .replace("{previewId}", "prv_0");
+            // Ids of nothing: whatever has a name in braces.
+            let place = |part: &str| if part.starts_with('{') { "x_0" } else { part }.to_owned();
+            let path = path.split('/').map(place).collect::<Vec<_>>().join("/");
             assert!(!path.contains('{'), "{path}");
             found.push(Operation {
                 method: method.to_uppercase(),
