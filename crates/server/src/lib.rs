@@ -31,6 +31,7 @@ mod commands;
 mod config;
 mod creation;
 mod discovery;
+mod disk;
 mod error;
 mod extract;
 mod file_stream;

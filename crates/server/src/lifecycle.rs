@@ -82,7 +82,7 @@ impl App {
             }
             return Err(error.into());
         }
-        let live = Arc::new(LiveSandbox::new(row, host, template.languages, None, slot));
+        let live = Arc::new(LiveSandbox::new(row, host, template.languages, slot));
         self.adopt(&live);
 
         let source = if timings.pooled { "pool" } else { "cold" };

@@ -8,6 +8,7 @@
 //! cut may take the last moments. Keys are made by the server from ids, never from a client's
 //! words.
 
+use crate::disk;
 use crate::file_stream::{self, OpenFile};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -122,14 +123,23 @@ impl fmt::Debug for Object {
 /// The object store. Share it by reference or in an `Arc`.
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
-    /// Prefix of names under which objects are written first. A directory only: what a killed
-    /// server leaves is found there by the next.
-    staging: Option<Key>,
+    /// Of a directory only.
+    local: Option<Local>,
+}
+
+/// What only a directory has.
+struct Local {
+    directory: PathBuf,
+    /// Prefix of names under which objects are written first: what a killed server leaves is found
+    /// there by the next.
+    staging: Key,
+    /// A file of a tenant may be said to have any length and cost its sandbox nothing.
+    free_bytes_min: u64,
 }
 
 impl fmt::Debug for Objects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.staging.is_some() {
+        f.write_str(if self.local.is_some() {
             "Objects(directory)"
         } else {
             "Objects(S3)"
@@ -165,7 +175,11 @@ impl Objects {
         let store = LocalFileSystem::new_with_prefix(directory).map_err(io::Error::other)?;
         Ok(Self {
             store: Arc::new(store),
-            staging: Some(staging),
+            local: Some(Local {
+                directory: directory.to_owned(),
+                staging,
+                free_bytes_min: disk::FREE_BYTES_MIN,
+            }),
         })
     }
 
@@ -203,7 +217,7 @@ impl Objects {
             .map_err(|error| ObjectsError::Configuration(error.to_string()))?;
         Ok(Self {
             store: Arc::new(store),
-            staging: None,
+            local: None,
         })
     }
 
@@ -212,7 +226,7 @@ impl Objects {
     /// # Errors
     /// [`ObjectsError::Refused`], [`ObjectsError::Unavailable`].
     pub async fn check(&self) -> Result<(), ObjectsError> {
-        if self.staging.is_some() {
+        if self.local.is_some() {
             return Ok(());
         }
         match self.store.head(&key(PROBE_KEY)?).await.map_err(sorted) {
@@ -258,12 +272,12 @@ impl Objects {
         S: Stream<Item = io::Result<Bytes>> + Send,
     {
         let target = key(object)?;
-        let place = match &self.staging {
-            Some(staging) => staging.clone().join(uuid::Uuid::now_v7().to_string()),
+        let place = match &self.local {
+            Some(local) => local.staging.clone().join(uuid::Uuid::now_v7().to_string()),
             None => target.clone(),
         };
         let stored = self.write(&place, source, bytes_max).await?;
-        if self.staging.is_some()
+        if self.local.is_some()
             && let Err(error) = self.store.rename(&place, &target).await
         {
             let _ = self.store.delete(&place).await;
@@ -272,11 +286,23 @@ impl Objects {
         Ok(stored)
     }
 
+    /// Refuses to write where too little would stay free for everybody else.
+    fn check_room(&self) -> Result<(), ObjectsError> {
+        match &self.local {
+            Some(local) if disk::is_scarce(&local.directory, local.free_bytes_min) => {
+                Err(ObjectsError::Full)
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn write<S>(&self, place: &Key, source: S, max: u64) -> Result<Stored, ObjectsError>
     where
         S: Stream<Item = io::Result<Bytes>> + Send,
     {
+        self.check_room()?;
         let mut source = pin!(source);
+        let mut room_checked_at = 0;
         let mut digest = Sha256::new();
         let mut size = 0u64;
         let mut held = Vec::new();
@@ -291,6 +317,12 @@ impl Objects {
             size += bytes.len() as u64;
             if size > max {
                 break Err(ObjectsError::TooLarge { limit: max });
+            }
+            if size - room_checked_at >= PART_BYTES as u64 {
+                room_checked_at = size;
+                if let Err(error) = self.check_room() {
+                    break Err(error);
+                }
             }
             digest.update(&bytes);
             if let Some(parts) = &mut parts {

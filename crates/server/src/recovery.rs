@@ -96,8 +96,7 @@ impl App {
             Some(template) => template.languages,
             None => note(&row).map_or_else(Vec::new, |note| note.languages),
         };
-        let ticks = note(&row).and_then(|note| note.ready_ticks_ms);
-        let live = Arc::new(LiveSandbox::new(row, host, languages, ticks, slot));
+        let live = Arc::new(LiveSandbox::new(row, host, languages, slot));
         self.restore_contexts(&live).await?;
         self.restore_commands(&live, commands).await;
         self.adopt(&live);
@@ -111,6 +110,11 @@ fn known_key(row: &store::Sandbox) -> Option<SandboxKey> {
 
 fn note(row: &store::Sandbox) -> Option<RuntimeNote> {
     serde_json::from_str(row.runtime.as_deref()?).ok()
+}
+
+/// When a sandbox was ready, by the clock of [`metering::ticks_ms`], if its row says so.
+pub(crate) fn ready_ticks_ms(row: &store::Sandbox) -> Option<i64> {
+    note(row)?.ready_ticks_ms
 }
 
 fn known(row: &store::Sandbox) -> Option<KnownSandbox> {

@@ -9,6 +9,7 @@ use crate::code::Contexts;
 use crate::error::{ApiError, ApiResult};
 use crate::host;
 use crate::metering;
+use crate::recovery;
 use crownest_api::sandbox::{DestroyedReason, Sandbox, SandboxStatus};
 use crownest_api::{ErrorCode, IdKind, Timestamp};
 use crownest_store as store;
@@ -50,11 +51,11 @@ impl LiveSandbox {
         row: store::Sandbox,
         host: Arc<host::Sandbox>,
         languages: Vec<String>,
-        ready_ticks_ms: Option<i64>,
         slot: OrgSlot,
     ) -> Self {
         let lived = || metering::charged_by_wall_clock_ms(&row, Timestamp::now());
-        let ready_ticks_ms = ready_ticks_ms.unwrap_or_else(|| metering::ticks_ms() - lived());
+        let ready_ticks_ms =
+            recovery::ready_ticks_ms(&row).unwrap_or_else(|| metering::ticks_ms() - lived());
         Self {
             id: row.id.clone(),
             org_id: row.org_id.clone(),

@@ -86,8 +86,6 @@ pub struct Command {
     pub stderr_bytes: i64,
     /// Of that, what its log does not hold any more, or never did.
     pub log_omitted_bytes: i64,
-    /// JSON that only the caller understands: what of its log is in the object store.
-    pub log_objects: Option<String>,
     /// JSON that only the caller understands: the files that it was to leave.
     pub collect: Option<String>,
     pub collect_status: String,
@@ -119,7 +117,6 @@ row!(Command {
     stdout_bytes,
     stderr_bytes,
     log_omitted_bytes,
-    log_objects,
     collect,
     collect_status,
     collect_errors,
@@ -232,17 +229,6 @@ impl Store {
             .bind(id)
             .bind(mode)
             .bind(at)
-            .execute(db)
-            .await
-            .map(|done| done.rows_affected() == 1))
-    }
-
-    /// Says what of an ended command's log is in the object store. `false` when it has not ended.
-    pub async fn set_log_objects(&self, id: &str, objects: &str) -> Result<bool, StoreError> {
-        on_writer!(self, "command", db => sqlx::query(
-                "UPDATE commands SET log_objects = $2 WHERE id = $1 AND finished_at IS NOT NULL")
-            .bind(id)
-            .bind(objects)
             .execute(db)
             .await
             .map(|done| done.rows_affected() == 1))

@@ -4,6 +4,7 @@ use super::files::{Log, LogFiles, LogIndex, SegmentPlace};
 use super::segment::{
     CHUNK_BYTES_MAX, LogStream, Record, SEGMENT_HEAD_BYTES, SegmentHead, push_record, sound_part,
 };
+use crate::disk;
 use bytes::Bytes;
 use crownest_api::Timestamp;
 use crownest_init::characters::complete_characters;
@@ -14,8 +15,6 @@ use std::sync::Arc;
 
 /// A segment is closed when it is this long.
 const SEGMENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// With less space than this, a log keeps what is being written and the segment before.
-const DISK_FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 const SEGMENTS_KEPT_MIN: usize = 2;
 
 /// How much of a log is kept.
@@ -217,7 +216,7 @@ impl LogWriter {
     }
 
     fn drop_oldest(&self) {
-        let scarce = disk_is_scarce(&self.log.files);
+        let scarce = disk::is_scarce(self.log.files.directory(), disk::FREE_BYTES_MIN);
         let max = self.limits.log_bytes_max;
         let mut dropped = Vec::new();
         self.log.publish(|index| {
@@ -235,11 +234,6 @@ impl LogWriter {
             }
         }
     }
-}
-
-fn disk_is_scarce(files: &LogFiles) -> bool {
-    rustix::fs::statvfs(files.directory())
-        .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < DISK_FREE_BYTES_MIN)
 }
 
 /// Pieces as records of bounded length, cut between characters.

@@ -119,7 +119,6 @@ mod tests {
             stdout_bytes: 8 << 20,
             stderr_bytes: 5,
             log_omitted_bytes: 0,
-            log_objects: None,
             collect: None,
             collect_status: "not_requested".into(),
             collect_errors: None,

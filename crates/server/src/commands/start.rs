@@ -119,7 +119,6 @@ impl CheckedCommand {
             stdout_bytes: 0,
             stderr_bytes: 0,
             log_omitted_bytes: 0,
-            log_objects: None,
             collect: self.collection.as_ref().and_then(Collection::stored),
             collect_status: collect_word(match self.collection {
                 Some(_) => CollectStatus::Pending,

@@ -24,6 +24,27 @@ fn files_below(directory: &Path) -> usize {
 }
 
 #[tokio::test]
+async fn room_for_everybody_else_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut objects = opened(directory.path());
+    let local = objects.local.as_mut().unwrap();
+    local.free_bytes_min = u64::MAX;
+    let refused = objects.put_bytes("a", Bytes::from("abc")).await;
+    assert!(matches!(refused, Err(ObjectsError::Full)), "{refused:?}");
+    assert_eq!(files_below(directory.path()), 0);
+
+    // The disk fills while a long object is on its way.
+    let local = objects.local.as_mut().unwrap();
+    let disk = rustix::fs::statvfs(&local.directory).unwrap();
+    local.free_bytes_min = disk.f_bavail * disk.f_frsize - PART_BYTES as u64;
+    let piece = Bytes::from(vec![1; PART_BYTES / 8]);
+    let source = stream::iter((0..64).map(|_| Ok(piece.clone())));
+    let cut = objects.put_stream("b", source, u64::MAX).await;
+    assert!(matches!(cut, Err(ObjectsError::Full)), "{cut:?}");
+    assert_eq!(files_below(directory.path()), 0);
+}
+
+#[tokio::test]
 async fn objects_are_stored_read_listed_and_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let objects = opened(directory.path());

@@ -23,7 +23,6 @@ CREATE TABLE commands (
     stdout_bytes       BIGINT NOT NULL,
     stderr_bytes       BIGINT NOT NULL,
     log_omitted_bytes  BIGINT NOT NULL,
-    log_objects        TEXT,
     collect            TEXT,
     collect_status     TEXT NOT NULL,
     collect_errors     TEXT,

@@ -23,7 +23,6 @@ CREATE TABLE commands (
     stdout_bytes       INTEGER NOT NULL,
     stderr_bytes       INTEGER NOT NULL,
     log_omitted_bytes  INTEGER NOT NULL,
-    log_objects        TEXT,
     collect            TEXT,
     collect_status     TEXT NOT NULL,
     collect_errors     TEXT,

@@ -73,8 +73,6 @@ async fn a_command_ends_once(bed: Bed) {
         matches!(unfinished, Err(StoreError::Invalid { .. })),
         "{unfinished:?}"
     );
-    let early = bed.store.set_log_objects("cmd_1", "[1]").await.unwrap();
-    assert!(!early, "its log is being written");
     let ended = finished(row);
     assert!(bed.store.finish_command(&ended).await.unwrap());
     let late = Command {
@@ -83,9 +81,6 @@ async fn a_command_ends_once(bed: Bed) {
     };
     assert!(!bed.store.finish_command(&late).await.unwrap());
     assert_eq!(bed.store.command("org_a", "cmd_1").await.unwrap(), ended);
-    assert!(bed.store.set_log_objects("cmd_1", "[1]").await.unwrap());
-    let moved = bed.store.command("org_a", "cmd_1").await.unwrap();
-    assert_eq!(moved.log_objects.as_deref(), Some("[1]"));
 }
 
 async fn a_command_is_canceled_while_it_runs(bed: Bed) {

@@ -128,7 +128,6 @@ pub(crate) fn command(name: &str, sandbox: &str, id: &str) -> Command {
         stdout_bytes: 0,
         stderr_bytes: 0,
         log_omitted_bytes: 0,
-        log_objects: None,
         collect: None,
         collect_status: "not_requested".to_owned(),
         collect_errors: None,
