@@ -97,21 +97,22 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: String,
+        body: impl Into<Bytes>,
         key: Option<&str>,
     ) -> Result<Request<Full<Bytes>>> {
+        let body = body.into();
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, &self.host)
             .header(header::AUTHORIZATION, &self.bearer);
         if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            request = request.header(header::CONTENT_TYPE, content_type(&body));
         }
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        Ok(request.body(Full::new(Bytes::from(body)))?)
+        Ok(request.body(Full::new(body))?)
     }
 
     /// Sends a request and takes the whole answer; anything but 2xx is an error.
@@ -119,7 +120,7 @@ impl Client {
         &mut self,
         method: Method,
         path: &str,
-        body: String,
+        body: impl Into<Bytes>,
         key: Option<&str>,
     ) -> Result<Answer> {
         let request = self.request(method, path, body, key)?;
@@ -143,6 +144,11 @@ impl Client {
         self.send(Method::POST, path, body.to_string(), None).await
     }
 
+    /// Uploads bytes as they are.
+    pub(crate) async fn put(&mut self, path: &str, body: Bytes) -> Result<Answer> {
+        self.send(Method::PUT, path, body, None).await
+    }
+
     pub(crate) async fn get(&mut self, path: &str) -> Result<Answer> {
         self.send(Method::GET, path, String::new(), None).await
     }
@@ -150,6 +156,16 @@ impl Client {
     /// Sends a request whose answer is a stream of events.
     pub(crate) async fn stream(&mut self, path: &str, body: &Value) -> Result<Events> {
         let request = self.request(Method::POST, path, body.to_string(), None)?;
+        self.opened(request, path).await
+    }
+
+    /// Asks for something whose body is taken as it comes.
+    pub(crate) async fn open(&mut self, path: &str) -> Result<Events> {
+        let request = self.request(Method::GET, path, "", None)?;
+        self.opened(request, path).await
+    }
+
+    async fn opened(&mut self, request: Request<Full<Bytes>>, path: &str) -> Result<Events> {
         let began = Instant::now();
         let sending = async {
             self.sender.ready().await?;
@@ -162,6 +178,14 @@ impl Client {
             bail!("{path}: {status}: {}", String::from_utf8_lossy(&body));
         }
         Ok(Events { response, began })
+    }
+}
+
+/// Files are bytes; everything else that is sent is JSON.
+fn content_type(body: &Bytes) -> &'static str {
+    match body.first() {
+        Some(b'{' | b'[') => "application/json",
+        _ => "application/octet-stream",
     }
 }
 

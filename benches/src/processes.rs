@@ -45,6 +45,22 @@ pub(crate) fn resident_mib(server: u32) -> Result<f64> {
     own.map(|(pid, _)| Ok(size(pid)?.private)).sum()
 }
 
+/// The most that each of the server's own processes has held so far, added up.
+pub(crate) fn peak_mib(server: u32) -> Result<f64> {
+    let own = tree(server)?
+        .into_iter()
+        .filter(|(_, uid)| uid >> UID_RANGE_BITS == 0);
+    own.map(|(pid, _)| {
+        let path = format!("/proc/{pid}/status");
+        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<f64>().ok())
+            .map(|kib| kib / 1024.0)
+            .with_context(|| format!("VmHWM {path}"))
+    })
+    .sum()
+}
+
 /// Processor time that the processes of a server have used so far; of those that live. Unlike
 /// latency it hardly depends on what else the machine does.
 pub(crate) fn processor_time(server: u32) -> Result<Duration> {

@@ -40,11 +40,17 @@ const MIX: [(Deed, u64, &str); 5] = [
     (Deed::Replace, 4, "destroy, create, first result"),
 ];
 
+/// How often the memory of the server is looked at: growth that goes on is a leak, growth that
+/// ends is not.
+const MEMORY_LOOKS: u32 = 4;
+
 /// What all clients did together.
 #[derive(Debug, Default)]
 struct Tally {
     took: BTreeMap<Deed, Samples>,
-    /// Refusals and failures by what was said, without ids.
+    /// Limits that the documentation names, said with 429, without ids.
+    refused: BTreeMap<String, usize>,
+    /// Everything else that did not succeed.
     wrong: BTreeMap<String, usize>,
 }
 
@@ -53,30 +59,52 @@ pub(super) async fn load(bench: &mut Bench) -> Result<Vec<Line>> {
     let until = Instant::now() + Duration::from_secs(bench.scale.load_seconds);
     let mut watcher = server.endpoint.connect().await?;
     server.settle(&mut watcher).await?;
-    let before = resident(&server)?;
+    let mut memory = vec![resident(&server)?];
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let server = Arc::clone(&server);
             tokio::spawn(async move { client(&server, number as u64, until).await })
         })
         .collect();
+    let between = Duration::from_secs(bench.scale.load_seconds) / MEMORY_LOOKS;
+    for _ in 1..MEMORY_LOOKS {
+        tokio::time::sleep(between).await;
+        memory.push(resident(&server)?);
+    }
     let mut all = Tally::default();
     for client in clients {
-        let tally = client.await.context("a client of the load")??;
-        for (deed, samples) in tally.took {
-            all.took.entry(deed).or_default().extend(&samples);
-        }
-        for (what, count) in tally.wrong {
-            *all.wrong.entry(what).or_default() += count;
-        }
+        all.add(client.await.context("a client of the load")??);
     }
     server.settle(&mut watcher).await?;
-    let after = resident(&server)?;
-    Ok(all.lines(bench.scale.load_seconds, before, after))
+    memory.push(resident(&server)?);
+    let memory: Vec<f64> = memory.into_iter().flatten().collect();
+    Ok(all.lines(bench.scale.load_seconds, &memory))
 }
 
 impl Tally {
-    fn lines(mut self, seconds: u64, before: Option<f64>, after: Option<f64>) -> Vec<Line> {
+    fn add(&mut self, other: Self) {
+        for (deed, samples) in other.took {
+            self.took.entry(deed).or_default().extend(&samples);
+        }
+        for (what, count) in other.refused {
+            *self.refused.entry(what).or_default() += count;
+        }
+        for (what, count) in other.wrong {
+            *self.wrong.entry(what).or_default() += count;
+        }
+    }
+
+    fn count_error(&mut self, error: &anyhow::Error) {
+        let said = without_ids(error);
+        let kind = if said.contains("429 Too Many Requests") {
+            &mut self.refused
+        } else {
+            &mut self.wrong
+        };
+        *kind.entry(said).or_default() += 1;
+    }
+
+    fn lines(mut self, seconds: u64, memory: &[f64]) -> Vec<Line> {
         let total: usize = self.took.values().map(Samples::len).sum();
         let wrong: usize = self.wrong.values().sum();
         let mut lines = Vec::new();
@@ -98,9 +126,14 @@ impl Tally {
         for (what, count) in &self.wrong {
             line = line.note(format!("{count} x {what}"));
         }
-        if let (Some(before), Some(after)) = (before, after) {
+        for (what, count) in &self.refused {
+            line = line.note(format!("{count} refused at a documented limit: {what}"));
+        }
+        if !memory.is_empty() {
+            let looks: Vec<String> = memory.iter().map(|mib| format!("{mib:.0}")).collect();
             line = line.note(format!(
-                "memory of the server {before:.0} MiB before, {after:.0} MiB after"
+                "memory of the server {} MiB, from before the load to after it",
+                looks.join(", ")
             ));
         }
         lines.push(line);
@@ -137,7 +170,7 @@ async fn client(server: &Arc<Server>, number: u64, until: Instant) -> Result<Tal
         match done {
             Ok(()) => tally.took.entry(deed).or_default().push_ms(began.elapsed()),
             Err(error) => {
-                *tally.wrong.entry(without_ids(&error)).or_default() += 1;
+                tally.count_error(&error);
                 // The connection may be the reason.
                 connection = server.endpoint.connect().await?;
             }

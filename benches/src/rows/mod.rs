@@ -7,6 +7,7 @@ mod load;
 mod logs;
 mod runs;
 mod stream;
+mod transfers;
 
 use crate::client::Client;
 use crate::peers::Peers;
@@ -31,6 +32,7 @@ pub(crate) enum Row {
     Plot,
     Command,
     CommandLog,
+    Transfers,
     Stream,
     Interrupt,
     Sustained,
@@ -51,6 +53,7 @@ impl Row {
             Self::Plot => "plot",
             Self::Command => "command",
             Self::CommandLog => "command-log",
+            Self::Transfers => "transfers",
             Self::Stream => "stream",
             Self::Interrupt => "interrupt",
             Self::Sustained => "sustained",
@@ -125,6 +128,7 @@ impl Bench {
             Row::Plot => runs::plot(self).await,
             Row::Command => runs::command(self).await,
             Row::CommandLog => logs::log(self).await,
+            Row::Transfers => transfers::transfers(self).await,
             Row::Stream => stream::lines(self).await,
             Row::Interrupt => stream::interrupt(self).await,
             Row::Sustained => lifecycle::sustained(self).await,
