@@ -3,102 +3,29 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
+from gateway import BUCKET, ENVIRONMENT, Gateway, opened_gateway, options
 from rest import Sandbox, connect, open_directory, refusal, until
-from server import Server, missing
+from server import Server
 
 MIB = 1024 * 1024
-ACCESS, SECRET, BUCKET = "crownest-test", "a secret of the tests", "objects"
-START_SECONDS_MAX = 30
-
-
-class Gateway:
-    """versitygw over a temporary directory, on a port that stays the same."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-        (directory / BUCKET).mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [str(program()), "--port", f"127.0.0.1:{self.port}"]
-        command += ["--access", ACCESS, "--secret", SECRET, "--quiet", "posix"]
-        command.append(str(self.directory))
-        with open(self.directory.parent / "gateway.log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        until(self.answers, "the S3 server listens", START_SECONDS_MAX)
-
-    def answers(self) -> bool:
-        assert self.process and self.process.poll() is None, "the S3 server ended"
-        try:
-            # Without a signature it refuses, which is an answer.
-            return httpx.get(self.url, trust_env=False).status_code == 403
-        except httpx.HTTPError:
-            return False
-
-    def stop(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-
-    def objects(self) -> list[Path]:
-        root = self.directory / BUCKET
-        found = (path for path in root.rglob("*") if path.is_file())
-        return [path for path in found if ".sgwtmp" not in path.parts]
-
-
-def program() -> Path | None:
-    beside = Path(sys.executable).parent / "versitygw"
-    found = str(beside) if beside.exists() else shutil.which("versitygw")
-    return Path(found) if found else None
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    if program() is None:
-        print("SKIP: S3: versitygw is not installed", file=sys.__stderr__, flush=True)
-        pytest.skip("versitygw is not installed (scripts/versitygw.sh)")
-    if reason := missing():
-        pytest.skip(reason)
-    base = Path(tempfile.mkdtemp(prefix="crownest-s3-"))
-    (base / "data").mkdir()
-    gateway = Gateway(base / "data")
-    gateway.start()
-    yield gateway
-    gateway.stop()
-    shutil.rmtree(base, ignore_errors=True)
-
-
-def options(gateway: Gateway) -> list[str]:
-    return [
-        *("--pool", "0", "--s3-bucket", BUCKET, "--s3-endpoint", gateway.url),
-        *("--s3-access-key-id", ACCESS),
-    ]
+    with opened_gateway() as gateway:
+        yield gateway
 
 
 @pytest.fixture(scope="module")
 def remote(gateway: Gateway) -> Iterator[Server]:
     """A server that keeps its objects there."""
     with open_directory() as directory:
-        env = {"CROWNEST_S3_SECRET_ACCESS_KEY": SECRET}
-        with Server(directory / "data", *options(gateway), env=env) as server:
+        with Server(directory / "data", *options(gateway.url), env=ENVIRONMENT) as server:
             yield server
 
 
@@ -166,21 +93,31 @@ def test_a_server_that_is_away_is_503_and_leaves_nothing(sandbox, gateway):
         away = create(sandbox, "file")
         error = refusal(away, 503, "unavailable")
         assert "object store" in error["message"] and "retry-after" in away.headers
-        refusal(sandbox.client.get(f"/v1/artifacts/{kept['id']}/download"), 503, "unavailable")
+        refusal(
+            sandbox.client.get(f"/v1/artifacts/{kept['id']}/download"),
+            503,
+            "unavailable",
+        )
         assert sandbox.value("1+1") == "2", "runs do not need it"
         assert sandbox.client.delete(f"/v1/artifacts/{kept['id']}").status_code == 200
     finally:
         gateway.start()
     assert create(sandbox, "file").status_code == 201
     # What was deleted meanwhile is taken away by the next sweep.
-    until(lambda: len(gateway.objects()) == before, "the object of the deleted one is gone", 90)
+    until(
+        lambda: len(gateway.objects()) == before,
+        "the object of the deleted one is gone",
+        90,
+    )
 
 
 def test_a_wrong_secret_is_said_at_the_start_and_never_printed(gateway):
     wrong = "another secret that must not be seen"
     with open_directory() as directory:
         server = Server(
-            directory / "data", *options(gateway), env={"CROWNEST_S3_SECRET_ACCESS_KEY": wrong}
+            directory / "data",
+            *options(gateway.url),
+            env={"CROWNEST_S3_SECRET_ACCESS_KEY": wrong},
         )
         with pytest.raises(RuntimeError) as failure:
             server.start()

@@ -3,6 +3,7 @@
 use crate::agents::SigningKeys;
 use crate::audit::AuditLog;
 use crate::auth::KeyCache;
+use crate::command_log::Remote;
 use crate::commands;
 use crate::config::Config;
 use crate::creation::DefaultProjects;
@@ -32,7 +33,7 @@ pub struct AppState {
     pub config: Config,
     pub store: Arc<Store>,
     pub host: Host,
-    pub objects: Objects,
+    pub objects: Arc<Objects>,
     pub metrics: Arc<Metrics>,
     pub templates: Templates,
     pub audit: AuditLog,
@@ -44,6 +45,8 @@ pub struct AppState {
     pub(crate) workspace_runs: workspace_runs::Registry,
     pub(crate) signing: SigningSecret,
     pub(crate) commands: commands::Registry,
+    /// Where closed segments of logs go; None: the object store is a directory, they stay.
+    pub(crate) remote_logs: Option<Arc<Remote>>,
     /// Records that the store could not take yet.
     pub(crate) unwritten: Waiting,
     pub(crate) default_projects: DefaultProjects,
@@ -71,6 +74,9 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
+        let objects = Arc::new(objects);
+        let remote = || Arc::new(Remote::new(Arc::clone(&objects), &config.node_id));
+        let remote_logs = (!objects.is_directory()).then(remote);
         let owner = Owner {
             node_id: config.node_id.clone(),
             boot_id: uuid::Uuid::now_v7().to_string(),
@@ -88,6 +94,7 @@ impl App {
             workspace_runs: workspace_runs::Registry::default(),
             signing: SigningSecret::default(),
             commands: commands::Registry::default(),
+            remote_logs,
             unwritten: Waiting::default(),
             default_projects: DefaultProjects::default(),
             rates: RateLimits::default(),

@@ -75,6 +75,9 @@ impl App {
                 tracing::warn!(%error, "removing old idempotent answers failed");
             }
             self.purge_logs().await;
+            if let Some(remote) = &self.remote_logs {
+                remote.announce_everything();
+            }
             if let Err(error) = self.purge_agents().await {
                 tracing::warn!(%error, "removing old agents failed");
             }

@@ -1,7 +1,8 @@
 //! The object store: bytes that outlive sandboxes (artifacts, logs), in a directory or in S3.
 //!
 //! Owns: how bytes get there and back. Does not own: which objects there are; a row of the store
-//! leads to each of them, and whoever writes an object writes its row first. An object appears
+//! (of a log segment, a file beside the log) leads to each of them, and whoever writes an object
+//! writes that first. An object appears
 //! whole or not at all, and is never changed, only replaced as a whole or deleted.
 //!
 //! Nothing is synced to disk: an object survives a kill of the server, as rows do, and a power
@@ -219,6 +220,12 @@ impl Objects {
             store: Arc::new(store),
             local: None,
         })
+    }
+
+    /// Whether objects are on this machine.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        self.local.is_some()
     }
 
     /// Asks an S3 server whether it knows us and the bucket.

@@ -42,6 +42,7 @@ pub async fn run(
     app.recover().await.map_err(ServeError::Recover)?;
     app.keep_node();
     app.keep_artifacts();
+    app.keep_logs();
     app.keep_workspace_runs();
     tracing::info!(address, "serving");
 

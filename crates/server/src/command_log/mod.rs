@@ -7,15 +7,23 @@
 //! the same files by what the writer has published ([`Log`]). Nothing is held in memory but where
 //! the segments begin. The oldest segments go when a log grows above its limit; how many bytes
 //! went with them is known ([`LogIndex::omitted_bytes`]).
+//!
+//! With an object store that is not a directory of this machine, closed segments are moved there
+//! ([`remote`]), and readers fetch them from there.
 
 mod files;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod reader;
+mod remote;
 mod segment;
 mod writer;
 
-pub(crate) use files::{Log, LogFiles, LogIndex, purge};
+pub(crate) use files::{Log, LogFiles, LogIndex, purge, shards, unsettled};
 pub(crate) use reader::{LogError, Position, READ_BYTES_MAX, read};
+pub(crate) use remote::{Announced, Remote, Todo};
 pub(crate) use segment::{LogStream, Record};
 pub(crate) use writer::{LogLimits, LogWriter};
+
+#[cfg(test)]
+mod remote_tests;

@@ -1,11 +1,13 @@
-//! Reading a log from some record on. Blocks: called beside the event loop.
+//! Reading a log from some record on: on this disk beside the event loop, or from the object store.
 
 use super::files::{LogFiles, LogIndex, SegmentPlace};
 use super::segment::{Parsed, RECORD_BYTES_MAX, Record, SEGMENT_HEAD_BYTES, parse_record};
+use crate::objects::ObjectsError;
 use bytes::Bytes;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// Bytes that are read, and held for one reader, at once. More than the longest record.
 pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
@@ -19,6 +21,9 @@ pub(crate) enum LogError {
     Gap { first_seq: u64 },
     #[error("reading a log: {0}")]
     Io(#[from] io::Error),
+    /// A part of it is in the object store, which does not give it now.
+    #[error("reading a log: {0}")]
+    Objects(#[from] ObjectsError),
 }
 
 /// How far a reader has come.
@@ -40,51 +45,133 @@ impl Position {
     }
 }
 
-/// Records behind `position`, which moves; empty when there are none now. At least one and at
-/// most [`READ_BYTES_MAX`] at once.
+/// Records behind `position`, which moves, in the shape that `shape` gives them beside the event
+/// loop; None when there are none now. At least one and at most [`READ_BYTES_MAX`] at once.
 ///
 /// # Errors
-/// [`LogError::Gap`] when they are not kept any more, [`LogError::Io`].
-pub(crate) fn read(
+/// [`LogError::Gap`] when they are not kept any more, [`LogError::Io`], [`LogError::Objects`].
+pub(crate) async fn read<T: Send + 'static>(
     files: &LogFiles,
     index: &LogIndex,
     position: &mut Position,
-) -> Result<Vec<Record>, LogError> {
+    shape: impl FnOnce(Vec<Record>) -> T + Send + 'static,
+) -> Result<Option<T>, LogError> {
     let gap = || LogError::Gap {
         first_seq: index.first_seq(),
     };
     let Some((mut at, mut offset)) = find(index, position)? else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
+    let mut shape = Some(shape);
     loop {
         let segment = index.segments[at];
         if offset >= segment.bytes {
             if at + 1 == index.segments.len() {
                 position.place = Some((segment.number, offset));
-                return Ok(Vec::new());
+                return Ok(None);
             }
             at += 1;
             offset = SEGMENT_HEAD_BYTES as u64;
             continue;
         }
-        let block = match read_block(files, &segment, offset) {
-            Ok(block) => block,
-            // Dropped since the index was looked at.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(gap()),
-            Err(error) => return Err(error.into()),
+        let look = Look {
+            segment,
+            offset,
+            seq: position.seq,
         };
-        let (records, taken) = records_of(&block, position.seq);
-        if taken == 0 {
+        let (seen, unused) = look.records(files, shape.take()).await?.ok_or_else(gap)?;
+        if seen.taken == 0 {
             // A record that was damaged on disk: what follows cannot be told apart any more.
             tracing::error!(path = ?files.path(segment.number), offset, "a log segment is damaged");
             return Err(gap());
         }
-        offset += taken as u64;
-        if let Some(last) = records.last() {
-            position.seq = last.seq;
+        offset += seen.taken as u64;
+        if let Some((last, shaped)) = seen.records {
+            position.seq = last;
             position.place = Some((segment.number, offset));
-            return Ok(records);
+            return Ok(Some(shaped));
         }
+        shape = unused;
+    }
+}
+
+/// Where a reader looks.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    segment: SegmentPlace,
+    offset: u64,
+    /// Number of the record that the reader had last.
+    seq: u64,
+}
+
+/// What was there.
+struct Seen<T> {
+    /// Number of the last record, and all of them; None: the reader had them before.
+    records: Option<(u64, T)>,
+    /// Bytes of whole records.
+    taken: usize,
+}
+
+impl Look {
+    fn bytes(&self) -> usize {
+        let left = usize::try_from(self.segment.bytes - self.offset).unwrap_or(usize::MAX);
+        left.min(READ_BYTES_MAX)
+    }
+
+    /// None: the segment was dropped since the index was looked at. Returns `shape` when there
+    /// was nothing to shape.
+    async fn records<T, F>(
+        self,
+        files: &LogFiles,
+        shape: Option<F>,
+    ) -> Result<Option<(Seen<T>, Option<F>)>, LogError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Vec<Record>) -> T + Send + 'static,
+    {
+        let mut shape = shape;
+        if !self.segment.away {
+            let path = files.path(self.segment.number);
+            let given = shape.take();
+            let looked = tokio::task::spawn_blocking(move || match self.read(&path) {
+                Ok(block) => Ok(Ok(self.shaped(&block, given))),
+                // Moved, or dropped.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err(given)),
+                Err(error) => Err(error),
+            });
+            match looked.await.map_err(io::Error::other)?? {
+                Ok(seen) => return Ok(Some(seen)),
+                Err(unused) => shape = unused,
+            }
+        }
+        let Some(remote) = files.remote() else {
+            return Ok(None);
+        };
+        let fetched = remote
+            .fetch(files, &self.segment, self.offset, self.bytes())
+            .await?;
+        let Some(block) = fetched else {
+            return Ok(None);
+        };
+        let looked = tokio::task::spawn_blocking(move || self.shaped(&block, shape)).await;
+        Ok(Some(looked.map_err(io::Error::other)?))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Bytes> {
+        let mut block = vec![0; self.bytes()];
+        File::open(path)?.read_exact_at(&mut block, self.offset)?;
+        Ok(block.into())
+    }
+
+    fn shaped<T, F: FnOnce(Vec<Record>) -> T>(
+        &self,
+        block: &Bytes,
+        mut shape: Option<F>,
+    ) -> (Seen<T>, Option<F>) {
+        let (records, taken) = records_of(block, self.seq);
+        let last = records.last().map(|last| last.seq);
+        let records = last.and_then(|last| Some((last, shape.take()?(records))));
+        (Seen { records, taken }, shape)
     }
 }
 
@@ -107,13 +194,6 @@ fn find(index: &LogIndex, position: &Position) -> Result<Option<(usize, u64)>, L
             Ok(at.checked_sub(1).map(|at| (at, SEGMENT_HEAD_BYTES as u64)))
         }
     }
-}
-
-fn read_block(files: &LogFiles, segment: &SegmentPlace, offset: u64) -> io::Result<Bytes> {
-    let left = usize::try_from(segment.bytes - offset).unwrap_or(usize::MAX);
-    let mut block = vec![0; left.min(READ_BYTES_MAX)];
-    File::open(files.path(segment.number))?.read_exact_at(&mut block, offset)?;
-    Ok(block.into())
 }
 
 /// The whole records of a block that come after `seq`, and the bytes of all its whole records.

@@ -1,7 +1,7 @@
 //! A log written, killed, taken over, read.
 
 use super::*;
-use crate::command_log::{LogError, Position, purge, read};
+use crate::command_log::{LogError, Position, purge};
 
 fn pieces(text: &str) -> Vec<(LogStream, Bytes)> {
     vec![(LogStream::Stdout, Bytes::copy_from_slice(text.as_bytes()))]
@@ -16,6 +16,18 @@ fn limits(log_bytes_max: u64, segment_bytes_max: u64) -> LogLimits {
 
 fn generous() -> LogLimits {
     limits(u64::MAX, SEGMENT_BYTES_MAX)
+}
+
+fn read(
+    files: &LogFiles,
+    index: &LogIndex,
+    position: &mut Position,
+) -> Result<Vec<Record>, LogError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let reading = crate::command_log::read(files, index, position, |records| records);
+    Ok(runtime.block_on(reading)?.unwrap_or_default())
 }
 
 /// Everything that can be read behind `after`.

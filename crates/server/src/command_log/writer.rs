@@ -72,6 +72,11 @@ impl LogWriter {
         }
         let (mut file, mut handled) = (None, 0);
         if let Some(last) = index.segments.back_mut() {
+            if last.away {
+                return Err(io::Error::other(
+                    "the end of the log is in the object store",
+                ));
+            }
             let records = files.records(last.number)?;
             let sound = sound_part(&last.head, &records);
             last.bytes = (SEGMENT_HEAD_BYTES + sound.bytes) as u64;
@@ -193,8 +198,14 @@ impl LogWriter {
                 number,
                 head,
                 bytes: SEGMENT_HEAD_BYTES as u64,
+                away: false,
             });
         });
+        if let Some(remote) = self.log.files.remote()
+            && end.is_some()
+        {
+            remote.announce(&self.log.files, number - 1);
+        }
         self.drop_oldest();
         Ok(())
     }
@@ -221,15 +232,21 @@ impl LogWriter {
         let mut dropped = Vec::new();
         self.log.publish(|index| {
             let mut bytes: u64 = index.segments.iter().map(|s| s.bytes).sum();
-            while index.segments.len() > SEGMENTS_KEPT_MIN && (bytes > max || scarce) {
+            loop {
+                let more = index.segments.len().saturating_sub(SEGMENTS_KEPT_MIN);
+                // What is away takes nothing of this disk.
+                let helps = scarce && index.segments.iter().take(more).any(|s| !s.away);
+                if more == 0 || !(bytes > max || helps) {
+                    break;
+                }
                 if let Some(oldest) = index.segments.pop_front() {
                     bytes -= oldest.bytes;
-                    dropped.push(oldest.number);
+                    dropped.push(oldest);
                 }
             }
         });
-        for number in dropped {
-            if let Err(error) = std::fs::remove_file(self.log.files.path(number)) {
+        for segment in dropped {
+            if let Err(error) = self.log.files.discard(&segment) {
                 tracing::warn!(%error, "dropping a log segment");
             }
         }

@@ -144,11 +144,12 @@ impl App {
             Found::Live(command) => Ok((command.log.files.clone(), command.log.index())),
             Found::Stored(row) => {
                 let files = self.log_files(&row.id);
-                beside(move || {
+                let looking = tokio::task::spawn_blocking(move || {
                     let index = files.index()?;
                     Ok((files, index))
-                })
-                .await
+                });
+                let looked: Result<_, LogError> = looking.await.map_err(ApiError::internal)?;
+                Ok(looked?)
             }
         }
     }
@@ -156,7 +157,7 @@ impl App {
     /// Files of the log of a command that the store or this server knows.
     pub(crate) fn log_files(&self, id: &str) -> LogFiles {
         let suffix = IdKind::Command.suffix(id).unwrap_or_default();
-        LogFiles::new(&self.config.logs_dir(), suffix)
+        LogFiles::new(&self.config.logs_dir(), suffix).with_remote(self.remote_logs.as_ref())
     }
 
     /// A command as clients see it; once it has ended, with what its streams begin with.
@@ -178,11 +179,8 @@ impl App {
         let (files, index) = self.log_of(found).await?;
         let omitted = omitted_bytes(found, &index);
         command.log_omitted_bytes = (omitted > 0).then_some(omitted);
-        beside(move || {
-            add_output(&mut command, &row, &files, &index)?;
-            Ok(command)
-        })
-        .await
+        add_output(&mut command, &row, &files, &index).await?;
+        Ok(command)
     }
 }
 
@@ -200,16 +198,6 @@ pub(super) fn omitted_bytes(found: &Found, index: &LogIndex) -> u64 {
     }
 }
 
-/// Reads a log where nobody else has to wait for the disk.
-pub(crate) async fn beside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
-) -> ApiResult<T> {
-    let done = tokio::task::spawn_blocking(work)
-        .await
-        .map_err(ApiError::internal)?;
-    Ok(done?)
-}
-
 impl From<LogError> for ApiError {
     fn from(error: LogError) -> Self {
         match error {
@@ -219,6 +207,7 @@ impl From<LogError> for ApiError {
             )
             .with_details(serde_json::json!({ "firstSeq": first_seq })),
             LogError::Io(error) => Self::internal(format_args!("reading a log: {error}")),
+            LogError::Objects(error) => error.into(),
         }
     }
 }

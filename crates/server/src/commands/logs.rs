@@ -1,6 +1,6 @@
 //! Logs for clients: by pages, as a stream of events, as a file.
 
-use super::live::{Found, LiveCommand, beside, omitted_bytes};
+use super::live::{Found, LiveCommand, omitted_bytes};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::command_log::{
@@ -92,8 +92,7 @@ impl App {
         let found = self.find_command(who, id).await?;
         let (files, index) = self.log_of(&found).await?;
         let omitted = omitted_bytes(&found, &index);
-        let id = id.to_owned();
-        beside(move || page(&id, &files, &index, place, omitted)).await
+        Ok(page(id, &files, &index, place, omitted).await?)
     }
 
     /// Everything after some place, and what comes as long as the command runs.
@@ -164,12 +163,9 @@ impl App {
         Ok(futures_util::stream::try_unfold(
             (files, index, position),
             |(files, index, mut position)| async move {
-                beside(move || {
-                    let records = read(&files, &index, &mut position)?;
-                    let bytes = joined(&records);
-                    Ok((!bytes.is_empty()).then_some((bytes, (files, index, position))))
-                })
-                .await
+                let some = read(&files, &index, &mut position, |records| joined(&records));
+                let bytes = some.await?;
+                Ok(bytes.map(|bytes| (bytes, (files, index, position))))
             },
         ))
     }
@@ -183,7 +179,7 @@ fn joined(records: &[Record]) -> Bytes {
     bytes.into()
 }
 
-fn page(
+async fn page(
     id: &str,
     files: &LogFiles,
     index: &LogIndex,
@@ -192,18 +188,24 @@ fn page(
 ) -> Result<LogPage, LogError> {
     let mut position = Position::after(place.after, index);
     let (mut data, mut bytes, mut has_more) = (Vec::new(), 0, false);
-    'page: loop {
-        let records = read(files, index, &mut position)?;
-        if records.is_empty() {
+    while !has_more {
+        let id = id.to_owned();
+        let chunks = move |records: Vec<Record>| -> Vec<_> {
+            let sizes = records.iter().map(|record| record.data.len());
+            sizes
+                .zip(records.iter().map(|record| chunk(&id, record)))
+                .collect()
+        };
+        let Some(chunks) = read(files, index, &mut position, chunks).await? else {
             break;
-        }
-        for record in records {
+        };
+        for (size, chunk) in chunks {
             if data.len() == place.limit || bytes >= limits::LOG_PAGE_BYTES_MAX {
                 has_more = true;
-                break 'page;
+                break;
             }
-            bytes += record.data.len();
-            data.push(chunk(id, &record));
+            bytes += size;
+            data.push(chunk);
         }
     }
     Ok(LogPage {
@@ -296,17 +298,13 @@ impl Following {
     }
 
     async fn next_records(&mut self) -> ApiResult<Option<Bytes>> {
-        let (files, index, mut position) = (self.files.clone(), self.index.clone(), self.position);
-        if self.live.is_some() && index.has_nothing_after(position.seq) {
+        if self.live.is_some() && self.index.has_nothing_after(self.position.seq) {
             return Ok(None);
         }
-        let (position, frame) = beside(move || {
-            let records = read(&files, &index, &mut position)?;
-            Ok((position, events(&records)))
-        })
-        .await?;
-        self.position = position;
-        Ok(frame)
+        let next = read(&self.files, &self.index, &mut self.position, |records| {
+            events(&records)
+        });
+        Ok(next.await?)
     }
 
     async fn last_frame(&mut self) -> Bytes {
@@ -352,10 +350,7 @@ fn frame(name: &str, event: &CommandEvent) -> Bytes {
 }
 
 /// Log events of these records, as [`CommandEvent::Log`] would be written.
-fn events(records: &[Record]) -> Option<Bytes> {
-    if records.is_empty() {
-        return None;
-    }
+fn events(records: &[Record]) -> Bytes {
     let bytes: usize = records.iter().map(|record| record.data.len()).sum();
     let mut frame = Vec::with_capacity(bytes + bytes / 8 + 256 * records.len());
     for record in records {
@@ -367,7 +362,7 @@ fn events(records: &[Record]) -> Option<Bytes> {
         let text = String::from_utf8_lossy(&record.data);
         sse::push_log_event(record.seq, stream, &text, at, &mut frame);
     }
-    Some(frame.into())
+    frame.into()
 }
 
 #[cfg(test)]
@@ -418,7 +413,7 @@ mod tests {
             at: 1_500_000,
             data: Bytes::from_static(text.as_bytes()),
         };
-        let short = events(std::slice::from_ref(&record)).unwrap();
+        let short = events(std::slice::from_ref(&record));
         let event = CommandEvent::Log {
             seq: 12,
             stream: LogStream::Stderr,

@@ -9,13 +9,14 @@ mod collect;
 mod drive;
 mod early;
 mod live;
+mod log_mover;
 mod logs;
 mod record;
 mod recovery;
 mod start;
 
 pub(crate) use early::respond;
-pub(crate) use live::{Found, Registry, beside};
+pub(crate) use live::{Found, Registry};
 pub(crate) use logs::{LogQuery, Place};
 pub(crate) use record::wire;
 pub(crate) use start::{CheckedCommand, Wait};

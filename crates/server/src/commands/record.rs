@@ -227,8 +227,9 @@ impl Beginning {
     }
 }
 
-/// Adds what an ended command's streams begin with. Blocks: called beside the event loop.
-pub(super) fn add_output(
+/// Adds what an ended command's streams begin with. While the object store does not give it, they
+/// are said to begin with nothing: how the command ended can be asked for at any time.
+pub(super) async fn add_output(
     command: &mut Command,
     row: &store::Command,
     files: &LogFiles,
@@ -239,10 +240,15 @@ pub(super) fn add_output(
     let mut position = Position::after(None, index);
     let mut looked = 0;
     while looked < LOOK_BYTES_MAX && !(stdout.is_done() && stderr.is_done()) {
-        let records = read(files, index, &mut position)?;
-        if records.is_empty() {
-            break;
-        }
+        let records = match read(files, index, &mut position, |records| records).await {
+            Ok(Some(records)) => records,
+            Ok(None) => break,
+            Err(LogError::Objects(error)) => {
+                tracing::warn!(%error, command = row.id, "its record is without its output");
+                break;
+            }
+            Err(error) => return Err(error),
+        };
         for record in records {
             looked += record.data.len();
             for stream in [&mut stdout, &mut stderr] {

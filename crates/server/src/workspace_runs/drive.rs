@@ -16,7 +16,7 @@ use crate::archive::{self, ArchiveError, Limits, Pieces};
 use crate::audit::AuditLog;
 use crate::auth::Principal;
 use crate::checks;
-use crate::commands::{CheckedCommand, Found, Wait, beside};
+use crate::commands::{CheckedCommand, Found, Wait};
 use crate::error::{ApiError, ApiResult};
 use crate::request::RequestContext;
 use crate::sandboxes::LiveSandbox;
@@ -392,7 +392,7 @@ impl Driver {
 
     async fn log_count(&self, found: &Found) -> Step<u64> {
         let counted = match self.app.log_of(found).await {
-            Ok((files, index)) => beside(move || last_record(&files, &index)).await,
+            Ok((files, index)) => last_record(&files, &index).await.map_err(ApiError::from),
             Err(error) => Err(error),
         };
         match counted {

@@ -9,8 +9,9 @@
 use super::record::{Record, TERMINAL};
 use crate::app::App;
 use crate::auth::Principal;
-use crate::command_log::{LogError, LogFiles, LogIndex, LogStream, Position, read};
-use crate::commands::beside;
+use crate::command_log::{
+    LogError, LogFiles, LogIndex, LogStream, Position, Record as LogRecord, read,
+};
 use crate::error::{ApiError, ApiResult};
 use crate::sse;
 use axum::http::HeaderMap;
@@ -248,14 +249,14 @@ impl App {
             Err(error) => return Err(error),
         };
         let (files, index) = self.log_of(&found).await?;
-        beside(move || printed(&files, &index, (base, after), limit, first)).await
+        Ok(printed(&files, &index, (base, after), limit, first).await?)
     }
 }
 
-/// Number of the last record of a log that is complete. Blocks.
-pub(super) fn last_record(files: &LogFiles, index: &LogIndex) -> Result<u64, LogError> {
+/// Number of the last record of a log that is complete.
+pub(super) async fn last_record(files: &LogFiles, index: &LogIndex) -> Result<u64, LogError> {
     let mut position = Position::after(Some(index.settled_seq()), index);
-    while !read(files, index, &mut position)?.is_empty() {}
+    while read(files, index, &mut position, drop).await?.is_some() {}
     Ok(position.seq)
 }
 
@@ -271,7 +272,7 @@ impl Printed {
     }
 }
 
-fn printed(
+async fn printed(
     files: &LogFiles,
     index: &LogIndex,
     (base, after): (u64, u64),
@@ -286,33 +287,41 @@ fn printed(
     };
     let (mut events, mut bytes) = (Vec::new(), 0);
     while events.len() < limit && bytes < limits::LOG_PAGE_BYTES_MAX {
-        let records = read(files, index, &mut position)?;
-        if records.is_empty() {
+        let shaped = move |records: Vec<LogRecord>| -> Vec<_> {
+            let shaped = records.iter().map(|record| said(base, record));
+            let sizes = records.iter().map(|record| record.data.len());
+            sizes.zip(shaped).collect()
+        };
+        let Some(some) = read(files, index, &mut position, shaped).await? else {
             return Ok(Printed {
                 events,
                 is_complete: true,
             });
-        }
-        for record in records {
+        };
+        for (size, event) in some {
             if events.len() == limit {
                 break;
             }
-            bytes += record.data.len();
-            let data = String::from_utf8_lossy(&record.data).into_owned();
-            events.push(WorkspaceRunEvent {
-                kind: match record.stream {
-                    LogStream::Stdout => Kind::Stdout { data },
-                    LogStream::Stderr => Kind::Stderr { data },
-                },
-                seq: base + record.seq,
-                created_at: Timestamp::from_millis(record.at / 1_000),
-            });
+            bytes += size;
+            events.push(event);
         }
     }
     Ok(Printed {
         events,
         is_complete: false,
     })
+}
+
+fn said(base: u64, record: &LogRecord) -> WorkspaceRunEvent {
+    let data = String::from_utf8_lossy(&record.data).into_owned();
+    WorkspaceRunEvent {
+        kind: match record.stream {
+            LogStream::Stdout => Kind::Stdout { data },
+            LogStream::Stderr => Kind::Stderr { data },
+        },
+        seq: base + record.seq,
+        created_at: Timestamp::from_millis(record.at / 1_000),
+    }
 }
 
 /// A client that follows a run. It holds what is being sent to it and nothing more.
