@@ -54,6 +54,18 @@ impl App {
         path: &str,
         name: Option<&str>,
     ) -> ApiResult<store::Artifact> {
+        let id = new_id(IdKind::Artifact);
+        self.promote_path_as(id, live, path, name).await
+    }
+
+    /// The same under an id that the caller has put on record, to find it again after a kill.
+    pub(crate) async fn promote_path_as(
+        &self,
+        id: String,
+        live: &Arc<LiveSandbox>,
+        path: &str,
+        name: Option<&str>,
+    ) -> ApiResult<store::Artifact> {
         let file = self.open_file(live, path).await?;
         let size = file.stat.size;
         if size > ARTIFACT_BYTES_MAX {
@@ -74,7 +86,7 @@ impl App {
         };
         let bytes = file.bytes(0..size);
         let (app, live) = (self.clone(), Arc::clone(live));
-        self.finish_anyway(async move { app.store_artifact(&live, naming, bytes, size).await })
+        self.finish_anyway(async move { app.store_artifact(id, &live, naming, bytes, size).await })
             .await
     }
 
@@ -87,13 +99,15 @@ impl App {
     ) -> ApiResult<store::Artifact> {
         let size = bytes.len() as u64;
         let source = futures_util::stream::iter([Ok(bytes)]);
+        let id = new_id(IdKind::Artifact);
         let (app, live) = (self.clone(), Arc::clone(live));
-        self.finish_anyway(async move { app.store_artifact(&live, naming, source, size).await })
+        self.finish_anyway(async move { app.store_artifact(id, &live, naming, source, size).await })
             .await
     }
 
     async fn store_artifact<S>(
         &self,
+        id: String,
         live: &Arc<LiveSandbox>,
         naming: Naming,
         source: S,
@@ -102,7 +116,6 @@ impl App {
     where
         S: Stream<Item = io::Result<Bytes>> + Send,
     {
-        let id = new_id(IdKind::Artifact);
         let now = Timestamp::now();
         let plan = self.plan_of(&live.org_id).await?;
         let days = u64::from(plan.limits(&self.config).artifact_retention_days);

@@ -216,6 +216,17 @@ impl Store {
             .await)
     }
 
+    /// Puts on record what a running command is to leave, in the caller's words.
+    pub async fn plan_collection(&self, id: &str, collect: &str) -> Result<(), StoreError> {
+        on_writer!(self, "command", db => sqlx::query(
+                "UPDATE commands SET collect = $2 WHERE id = $1 AND finished_at IS NULL")
+            .bind(id)
+            .bind(collect)
+            .execute(db)
+            .await
+            .map(|_| ()))
+    }
+
     /// Says that a running command is to be canceled. `false` when it has ended.
     pub async fn cancel_command(
         &self,

@@ -11,7 +11,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::request::RequestContext;
 use crate::sandboxes::LiveSandbox;
 use crownest_api::command::{CollectError, CollectItem, CollectOn, CollectStatus};
-use crownest_api::{ErrorCode, Scope, limits};
+use crownest_api::{ErrorCode, IdKind, Scope, limits, new_id};
 use crownest_store as store;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -21,6 +21,10 @@ use std::sync::Arc;
 pub(super) struct Collection {
     items: Vec<CollectItem>,
     on: CollectOn,
+    /// Ids of the artifacts that are being made, in the order of the items: on record before they
+    /// are made, so that a server that is killed in the middle has not made them twice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ids: Vec<String>,
 }
 
 /// Who is told to have made the artifacts; unknown once the server was restarted.
@@ -60,6 +64,7 @@ impl Collection {
         Ok(Some(Self {
             items,
             on: on.unwrap_or_default(),
+            ids: Vec::new(),
         }))
     }
 
@@ -74,11 +79,11 @@ impl Collection {
 
     /// Takes the files of a command that has ended.
     pub(super) async fn collect(
-        &self,
+        mut self,
         app: &App,
         live: &Arc<LiveSandbox>,
         by: Option<&Collector>,
-        ended: &Ended,
+        (command, ended): (&str, &Ended),
     ) -> Collected {
         if self.on == CollectOn::Success && !ended.is_success() {
             return Collected {
@@ -86,9 +91,14 @@ impl Collection {
                 errors: Vec::new(),
             };
         }
+        let known = self.choose_ids(app, &live.org_id, command).await;
         let mut errors = Vec::new();
-        for item in &self.items {
-            match take(app, live, item).await {
+        for ((item, id), known) in self.items.iter().zip(self.ids).zip(known) {
+            let taken = match known {
+                Some(artifact) => Ok(artifact),
+                None => take(app, live, item, id).await,
+            };
+            match taken {
                 Ok(artifact) => {
                     if let Some(by) = by {
                         app.note_artifact_made(&by.who, &by.request, &artifact);
@@ -99,15 +109,44 @@ impl Collection {
         }
         Collected::of(self.items.len(), errors)
     }
+
+    /// Chooses an id for every item and puts them on record; returns what a server before has
+    /// made already.
+    async fn choose_ids(
+        &mut self,
+        app: &App,
+        org_id: &str,
+        command: &str,
+    ) -> Vec<Option<store::Artifact>> {
+        let mut known = Vec::with_capacity(self.items.len());
+        for id in &self.ids {
+            known.push(app.store.artifact(org_id, id).await.ok());
+        }
+        known.resize(self.items.len(), None);
+        self.ids.resize(self.items.len(), String::new());
+        for (id, known) in self.ids.iter_mut().zip(&known) {
+            if known.is_none() {
+                *id = new_id(IdKind::Artifact);
+            }
+        }
+        let plan = self.stored().unwrap_or_default();
+        if let Err(error) = app.store.plan_collection(command, &plan).await {
+            // They are taken all the same: a file more is better than one less.
+            tracing::warn!(%error, command, "what is collected could not be put on record");
+        }
+        known
+    }
 }
 
 async fn take(
     app: &App,
     live: &Arc<LiveSandbox>,
     item: &CollectItem,
+    id: String,
 ) -> ApiResult<store::Artifact> {
     let path = checks::path("collect", &item.path)?;
-    app.promote_path(live, &path, item.name.as_deref()).await
+    app.promote_path_as(id, live, &path, item.name.as_deref())
+        .await
 }
 
 fn refused(item: &CollectItem, error: &ApiError) -> CollectError {

@@ -170,7 +170,8 @@ impl Driving {
         let collected = match collection {
             Some(collection) => {
                 let by = self.waited.as_ref().map(|waited| &waited.by);
-                let collected = collection.collect(&self.app, &self.sandbox, by, &ended);
+                let of = (&*self.command.id, &ended);
+                let collected = collection.collect(&self.app, &self.sandbox, by, of);
                 Some(collected.await)
             }
             None => None,

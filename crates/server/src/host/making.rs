@@ -249,7 +249,11 @@ impl Inner {
         let sandbox = self.animate(identity, link, inbox, hello, place);
         sandbox.raise_targets(floor);
         self.publish(&sandbox);
-        sandbox.forget_oom_kills().await;
+        // A process that ended meanwhile may be the one that was killed for memory. (Or one before
+        // it was: the count does not say whom.)
+        if !sandbox.recovered_execs().iter().any(|exec| exec.done) {
+            sandbox.forget_oom_kills().await;
+        }
         Ok(())
     }
 

@@ -354,7 +354,8 @@ impl Sandbox {
         }
     }
 
-    /// What the kernel has killed so far is no news: for sandboxes found after a restart.
+    /// What the kernel has killed so far is no news: for sandboxes found after a restart in which
+    /// nothing has ended meanwhile.
     pub(super) async fn forget_oom_kills(&self) {
         let _ = self.new_oom_kill().await;
     }

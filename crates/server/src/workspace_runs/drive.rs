@@ -6,39 +6,29 @@
 //! started a second time, artifacts are kept from where it stopped.
 
 use super::events::last_record;
-use super::failure::{
-    Halt, Step, artifact_error, failure_of, sandbox_gone, unavailable, unpacking_failed,
-};
-use super::record::{Failure, LogPlace, Record};
+use super::failure::{Halt, Step, failure_of, sandbox_gone, unpacking_failed};
+use super::record::{LogPlace, Record};
 use super::{deed, object_key};
 use crate::app::App;
 use crate::archive::{self, ArchiveError, Limits, Pieces};
 use crate::audit::AuditLog;
 use crate::auth::Principal;
-use crate::checks;
 use crate::commands::{CheckedCommand, Found, Wait};
 use crate::error::{ApiError, ApiResult};
 use crate::request::RequestContext;
 use crate::sandboxes::LiveSandbox;
 use crownest_api::command::CancelMode;
-use crownest_api::sandbox::{CreateSandbox, DestroyedReason, SandboxStatus};
-use crownest_api::workspace_run::{CleanupStatus, FailureReason, WorkspaceRunEventKind};
+use crownest_api::workspace_run::FailureReason;
 use crownest_api::{ErrorCode, IdKind, new_id};
 use crownest_store as store;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use store::WorkspaceRunStatus as Status;
 use tokio_util::sync::CancellationToken;
 
-/// Label of a run's own sandbox: whose it is, for clients and for a server that was killed between
-/// making it and noting it.
-const LABEL: &str = "crownest.workspaceRunId";
-/// How long a run's own sandbox lives beyond its command: for unpacking and collecting.
-const SANDBOX_MARGIN_MS: u64 = 600_000;
 /// How long an archive may take: a sandbox that keeps its init from running must not keep others
 /// from theirs.
 const UNPACK_MAX: Duration = Duration::from_secs(300);
@@ -66,14 +56,14 @@ impl App {
     }
 }
 
-struct Driver {
-    app: App,
-    who: Arc<Principal>,
-    request: RequestContext,
-    record: Record,
-    canceled: CancellationToken,
+pub(super) struct Driver {
+    pub app: App,
+    pub who: Arc<Principal>,
+    pub request: RequestContext,
+    pub record: Record,
+    pub canceled: CancellationToken,
     /// A sandbox of the client's that this run has.
-    taken: Option<String>,
+    pub taken: Option<String>,
 }
 
 impl Driver {
@@ -141,7 +131,7 @@ impl Driver {
     }
 
     /// What `work` comes to, unless the run is canceled or the server stops before.
-    async fn unless_ended<T>(&self, work: BoxFuture<'_, T>) -> Step<T> {
+    pub(super) async fn unless_ended<T>(&self, work: BoxFuture<'_, T>) -> Step<T> {
         tokio::select! {
             biased;
             () = self.app.stopping.cancelled() => Err(Halt::Suspended),
@@ -151,7 +141,7 @@ impl Driver {
     }
 
     /// Records a step. A store that is away is waited for.
-    async fn record(
+    pub(super) async fn record(
         &mut self,
         mut change: impl FnMut(&mut Record) -> Vec<store::WorkspaceRunEvent>,
     ) -> Step<()> {
@@ -178,82 +168,6 @@ impl Driver {
             }
             tokio::time::sleep(RECORD_PAUSE).await;
         }
-    }
-
-    /// The sandbox of a run that begins.
-    async fn sandbox(&mut self) -> Step<Arc<LiveSandbox>> {
-        if let Some(id) = self.record.spec.sandbox_id.clone() {
-            return self.take(&id);
-        }
-        for left in self.app.sandboxes.of_org(&self.record.row.org_id) {
-            if self.is_own(&left) {
-                self.end_sandbox(&left).await;
-            }
-        }
-        let ttl_max_ms = self.who.plan.limits(&self.app.config).create_ttl_max_ms;
-        let asked = CreateSandbox {
-            project_id: Some(self.record.row.project_id.clone()),
-            template: Some(self.record.spec.template.slug.clone()),
-            template_version_id: Some(self.record.spec.template.version_id.clone()),
-            ttl_ms: Some((self.record.spec.timeout_ms + SANDBOX_MARGIN_MS).min(ttl_max_ms)),
-            metadata: Some(BTreeMap::from([(
-                LABEL.to_owned(),
-                self.record.row.id.clone(),
-            )])),
-            ..CreateSandbox::default()
-        };
-        let (app, who, request) = (
-            self.app.clone(),
-            Arc::clone(&self.who),
-            self.request.clone(),
-        );
-        // To its end in any case: one that was made and has no row could not be found.
-        let making = self.app.finish_anyway(async move {
-            let creation = app.check_creation(&who, asked)?;
-            app.create_sandbox(&who, &request, creation).await
-        });
-        let made = self.unless_ended(making.boxed()).await?;
-        let sandbox = made.map_err(|error| unavailable(&error))?;
-        self.app.sandboxes.get(&sandbox.id).ok_or_else(sandbox_gone)
-    }
-
-    /// The sandbox of a run that goes on.
-    fn sandbox_again(&mut self) -> Step<Option<Arc<LiveSandbox>>> {
-        let Some(id) = self.record.state.sandbox_id.clone() else {
-            return Ok(None);
-        };
-        if self.record.spec.sandbox_id.is_some() {
-            return match self.take(&id) {
-                Err(Halt::Failed(failure))
-                    if failure.reason == FailureReason::SandboxUnavailable =>
-                {
-                    Ok(None)
-                }
-                other => other.map(Some),
-            };
-        }
-        Ok(self.app.sandboxes.get(&id))
-    }
-
-    /// A client's sandbox, for this run alone among runs.
-    fn take(&mut self, id: &str) -> Step<Arc<LiveSandbox>> {
-        let live = self.app.sandboxes.get(id).ok_or_else(sandbox_gone)?;
-        if live.ending.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(sandbox_gone());
-        }
-        if self.taken.is_none() {
-            if !self.app.workspace_runs.take(id) {
-                let message = "another workspace run has this sandbox";
-                return Err(Halt::failed(FailureReason::SandboxConflict, message));
-            }
-            self.taken = Some(id.to_owned());
-        }
-        Ok(live)
-    }
-
-    fn is_own(&self, live: &LiveSandbox) -> bool {
-        live.row().metadata.get(LABEL) == Some(&self.record.row.id)
-            && self.record.spec.sandbox_id.is_none()
     }
 
     /// Unpacks the archive. One for a client's sandbox is read to its end first, so that what is
@@ -358,7 +272,7 @@ impl Driver {
         self.command_ended(&found).await
     }
 
-    async fn command(&self) -> ApiResult<Found> {
+    pub(super) async fn command(&self) -> ApiResult<Found> {
         let id = self.record.state.command_id.as_deref().unwrap_or_default();
         self.app.find_command(&self.who, id).await
     }
@@ -390,7 +304,7 @@ impl Driver {
         }
     }
 
-    async fn log_count(&self, found: &Found) -> Step<u64> {
+    pub(super) async fn log_count(&self, found: &Found) -> Step<u64> {
         let counted = match self.app.log_of(found).await {
             Ok((files, index)) => last_record(&files, &index).await.map_err(ApiError::from),
             Err(error) => Err(error),
@@ -402,103 +316,5 @@ impl Driver {
                 Err(Halt::Suspended)
             }
         }
-    }
-
-    /// Keeps the files that were asked for, from the one on that was not tried yet.
-    async fn collect(&mut self, live: Option<&Arc<LiveSandbox>>) -> Step<()> {
-        while let Some(asked) = self.record.spec.artifacts.get(self.record.state.collected) {
-            let asked = asked.clone();
-            let keeping = self.keep(live, &asked.path, asked.name.as_deref()).boxed();
-            let event = match self.unless_ended(keeping).await? {
-                Ok(artifact_id) => WorkspaceRunEventKind::ArtifactCollected {
-                    artifact_id,
-                    path: asked.path,
-                },
-                Err(error) => WorkspaceRunEventKind::ArtifactError {
-                    error: artifact_error(&error, asked.path),
-                },
-            };
-            self.record(|record| {
-                record.state.collected += 1;
-                match &event {
-                    WorkspaceRunEventKind::ArtifactCollected { artifact_id, .. } => {
-                        record.state.artifact_ids.push(artifact_id.clone());
-                    }
-                    WorkspaceRunEventKind::ArtifactError { error } => {
-                        record.state.artifact_errors.push(error.clone());
-                    }
-                    _ => {}
-                }
-                vec![record.event(&event)]
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
-    async fn keep(
-        &self,
-        live: Option<&Arc<LiveSandbox>>,
-        path: &str,
-        name: Option<&str>,
-    ) -> ApiResult<String> {
-        let live = live.ok_or_else(ApiError::destroyed)?;
-        let path = checks::path("path", path)?;
-        let row = self.app.promote_path(live, &path, name).await?;
-        self.app.note_artifact_made(&self.who, &self.request, &row);
-        Ok(row.id)
-    }
-
-    /// Takes the run's own sandbox away and records the end.
-    async fn finish(&mut self, status: Status, failure: Option<Failure>) -> Step<()> {
-        if self.record.state.log.is_some_and(|log| log.count.is_none()) {
-            let count = match self.command().await {
-                Ok(found) => self.log_count(&found).await?,
-                Err(_) => 0,
-            };
-            self.record(|record| {
-                record.close_log(count);
-                Vec::new()
-            })
-            .await?;
-        }
-        let own: Vec<_> = self
-            .app
-            .sandboxes
-            .of_org(&self.record.row.org_id)
-            .into_iter()
-            .filter(|live| self.is_own(live))
-            .collect();
-        let wanted = self.record.spec.sandbox_id.is_none() && !self.record.spec.keep_sandbox;
-        let mut cleanup = CleanupStatus::NotRequested;
-        if wanted && (!own.is_empty() || self.record.state.sandbox_id.is_some()) {
-            self.record(|record| {
-                record.state.cleanup = Some(CleanupStatus::Pending);
-                Vec::new()
-            })
-            .await?;
-            cleanup = CleanupStatus::Succeeded;
-            for live in own {
-                if !self.end_sandbox(&live).await {
-                    cleanup = CleanupStatus::Failed;
-                }
-            }
-        }
-        self.record(|record| {
-            record.state.cleanup = Some(cleanup);
-            record.state.failure.clone_from(&failure);
-            record.end(status)
-        })
-        .await
-    }
-
-    /// False when its end could not be recorded yet.
-    async fn end_sandbox(&self, live: &Arc<LiveSandbox>) -> bool {
-        let (status, reason) = (SandboxStatus::Destroyed, DestroyedReason::PlatformCleanup);
-        let (app, ending) = (self.app.clone(), Arc::clone(live));
-        self.app
-            .finish_anyway(async move { app.end(&ending, status, reason).await })
-            .await;
-        live.recorded.load(std::sync::atomic::Ordering::Relaxed)
     }
 }

@@ -249,7 +249,14 @@ impl App {
             Err(error) => return Err(error),
         };
         let (files, index) = self.log_of(&found).await?;
-        Ok(printed(&files, &index, (base, after), limit, first).await?)
+        let printed = printed(&files, &index, (base, after), limit, first).await;
+        Ok(printed.map_err(|error| match error {
+            // In the numbers of the run.
+            LogError::Gap { first_seq } => LogError::Gap {
+                first_seq: base + first_seq,
+            },
+            other => other,
+        })?)
     }
 }
 

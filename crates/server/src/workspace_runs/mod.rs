@@ -12,11 +12,13 @@
 
 mod announced;
 mod check;
+mod closing;
 mod drive;
 mod events;
 mod failure;
 mod record;
 mod recovery;
+mod sandbox;
 mod uploads;
 
 pub(crate) use announced::Announced;

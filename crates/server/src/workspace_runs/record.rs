@@ -54,6 +54,8 @@ pub(super) struct State {
     pub exit_code: Option<i32>,
     /// Artifacts that were tried, in the order of the request.
     pub collected: usize,
+    /// Id of the artifact that is being made of the next one.
+    pub keeping: Option<String>,
     pub artifact_ids: Vec<String>,
     pub artifact_errors: Vec<ArtifactError>,
     pub failure: Option<Failure>,
