@@ -31,8 +31,28 @@ def echoing(client):
 # -- records
 
 
+def test_the_command_of_a_preview_is_one_of_its_sandbox(make, server: Server, client):
+    sandbox, other = make(), make()
+    start = {"command": "sleep 600"}
+    running = sandbox.client.post(f"{sandbox.path}/commands/start", json=start).json()["command"]
+    foreign = other.command("true")["id"]
+    elsewhere = new_organization(server, "elsewhere")
+    with connect(server, new_key(server, elsewhere.id)) as stranger:
+        there = Sandbox.create(stranger)
+        strange = there.command("true")["id"]
+        for id in (foreign, strange, "cmd_none"):
+            error = refusal(create(sandbox, port=8000, sourceCommandId=id), 404, "not_found")
+            assert error["details"] == {"field": "sourceCommandId"}, id
+        there.kill()
+    assert client.get(f"{sandbox.path}/previews").json()["data"] == [], "nothing was made"
+    made = create(sandbox, port=8000, sourceCommandId=running["id"])
+    assert made.status_code == 201, made.text
+    assert made.json()["preview"]["sourceCommandId"] == running["id"]
+
+
 def test_a_preview_is_made_found_listed_and_revoked(server: Server, sandbox: Sandbox):
-    response = create(sandbox, port=8000, sourceCommandId="cmd_1", unknown=1)
+    command = sandbox.command("true")["id"]
+    response = create(sandbox, port=8000, sourceCommandId=command, unknown=1)
     assert response.status_code == 201 and "previewToken" not in response.json()
     preview = response.json()["preview"]
     assert re.fullmatch(r"prv_[A-Za-z0-9][A-Za-z0-9_-]*", preview["id"])
@@ -43,7 +63,7 @@ def test_a_preview_is_made_found_listed_and_revoked(server: Server, sandbox: San
         "sandboxId": sandbox.id,
         "port": 8000,
         "authMode": "authenticated",
-        "sourceCommandId": "cmd_1",
+        "sourceCommandId": command,
     }
     assert preview["orgId"] == sandbox.record["orgId"]
     assert preview["projectId"] == sandbox.record["projectId"]

@@ -73,7 +73,7 @@ pub struct CreatePreview {
     #[serde(default)]
     #[schema(value_type = Option<PreviewAuthMode>)]
     pub auth_mode: Option<String>,
-    /// The command that serves the port: kept with the preview, nothing else.
+    /// The command of this sandbox that serves the port: kept with the preview, nothing else.
     #[serde(default)]
     pub source_command_id: Option<String>,
 }

@@ -73,6 +73,28 @@ impl PreviewCreation {
 }
 
 impl App {
+    /// A preview names only commands of its own sandbox, running or ended.
+    async fn check_source_command(
+        &self,
+        who: &Principal,
+        live: &LiveSandbox,
+        id: &str,
+    ) -> ApiResult<()> {
+        let found = match self.find_command(who, id).await {
+            Ok(found) => found.row().sandbox_id == live.id,
+            Err(error) if error.code == ErrorCode::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if found {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            ErrorCode::NotFound,
+            "sourceCommandId names no command of this sandbox",
+        )
+        .with_details(json!({ "field": "sourceCommandId" })))
+    }
+
     /// Makes a preview of a port, or returns the one that the port has.
     pub(crate) async fn create_preview(
         &self,
@@ -82,6 +104,9 @@ impl App {
         creation: PreviewCreation,
         site: &Site,
     ) -> ApiResult<PreviewCreated> {
+        if let Some(id) = &creation.source_command_id {
+            self.check_source_command(who, live, id).await?;
+        }
         let token = match creation.mode {
             PreviewAuthMode::Token => Some(secret(TOKEN_PREFIX).map_err(ApiError::internal)?),
             PreviewAuthMode::Authenticated => None,
