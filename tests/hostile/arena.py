@@ -77,8 +77,8 @@ class Arena:
         return answer.json()["run"]
 
     def run_anew(self, code: str, context: str) -> Json:
-        """A run in a context whose interpreter was killed between two runs. A run that comes
-        before its death is known is told of it, and has not begun; the next one starts afresh."""
+        """A run in a context whose interpreter was killed between two runs. A run that comes in
+        the moment of its death is told of it, and has not begun; the next one starts afresh."""
         run = self.run(code, context)
         if run["outcome"] == "context_died" and run["executionCount"] == 0:
             run = self.run(code, context)

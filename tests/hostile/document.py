@@ -35,8 +35,8 @@ the service. For every row the tests hold as well that
 - the answer comes within the run's timeout and the grace of two seconds that follows it;
 - another context of the same sandbox still has its variables (unless the row says otherwise), a new
   context can be made, a command runs;
-- where an interpreter is killed between two runs, a run that comes before its death is known has
-  not begun and is told `context_died`; the next one starts afresh;
+- where an interpreter is killed between two runs, a run that comes after it was dead gets a fresh
+  one; a run that comes in the moment of its death has not begun and is told `context_died`;
 - nothing that was printed is cut without `stdoutTruncated`, and for code without the number of
   bytes left out (`stdoutOmittedBytes`);
 - no process is left but those that the row names, none is outside the sandbox's control groups, and

@@ -14,6 +14,7 @@ use crownest_init::characters::complete_characters;
 use crownest_init::kernel::{BadFrame, KERNEL_FRAME_BYTES_MAX, KernelDecoder, KernelOp};
 use crownest_init::link::{BACKGROUND_BYTES_MAX, CallError, CallErrorCode, Death};
 use rustix::event::epoll::EventFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::process::Signal;
@@ -92,6 +93,26 @@ impl Driver {
             && self.waiting.is_none()
             && self.dead.is_none()
             && self.reason.is_none()
+    }
+
+    /// Dead, or certain never to read another frame, whether or not the event loop has heard of
+    /// it: a cell that is refused for that has not begun.
+    pub(crate) fn is_gone(&self) -> bool {
+        if self.dead.is_some() || self.reason.is_some() || self.control.is_closed() {
+            return true;
+        }
+        // A socket whose other end is closed; a process that has ended while a child of it holds
+        // the socket.
+        let control = PollFd::new(&self.control.source, PollFlags::empty());
+        let now = Some(&Timespec::default());
+        let ready = match &self.pidfd {
+            Some(pidfd) => {
+                let ended = PollFd::new(pidfd, PollFlags::IN);
+                poll(&mut [control, ended], now)
+            }
+            None => poll(&mut [control], now),
+        };
+        ready.is_ok_and(|ready| ready > 0)
     }
 
     /// The run that its frames and output belong to.

@@ -95,7 +95,7 @@ impl Host {
         let Some(driver) = self.drivers.get_mut(&key) else {
             return refuse(CallErrorCode::Internal, "context without a driver");
         };
-        if driver.dead.is_some() || driver.reason.is_some() || driver.control.is_closed() {
+        if driver.is_gone() {
             return refuse(CallErrorCode::ContextDead, "the context has died");
         }
         if driver.run.is_some() || driver.waiting.is_some() {

@@ -424,7 +424,7 @@ fn outcome(outcome: &HostOutcome) -> (RunOutcome, Option<CodeError>) {
                 "the sandbox reached its memory limit; the context's state is lost".into(),
             ),
         ),
-        HostOutcome::ContextDied { cause, .. } => {
+        HostOutcome::ContextDied { cause, .. } | HostOutcome::NeverBegan { cause } => {
             let message = format!("the interpreter ended ({cause}); the context's state is lost");
             (RunOutcome::ContextDied, error("ContextDied", message))
         }

@@ -8,7 +8,7 @@ use crate::budget::Share;
 use crate::checks;
 use crate::code::{self, Active, Context};
 use crate::error::{ApiError, ApiResult};
-use crate::host::{Run, RunSpec};
+use crate::host::{Run, RunDone, RunEvent, RunOutcome as HostOutcome, RunSpec};
 use crate::idempotency::Answer;
 use crate::metrics;
 use crate::outputs::OutputPolicy;
@@ -97,6 +97,8 @@ pub(crate) struct StartedRun {
     started: Instant,
     active: Active,
     work: Work,
+    /// What was sent, as long as it may have to be sent to another interpreter.
+    unbegun: Option<RunSpec>,
 }
 
 /// Where the events of a stream go.
@@ -178,6 +180,7 @@ impl App {
             timeout: run.timeout,
             cwd: run.cwd,
         };
+        let unbegun = Some(spec.clone());
         let (host_run, context_reset) = self.start_run(live, &context, spec).await?;
         Ok(StartedRun {
             run: host_run,
@@ -192,7 +195,31 @@ impl App {
             started,
             active: context.activate(),
             work,
+            unbegun,
         })
+    }
+
+    /// Gives a run a fresh interpreter when init says that it never began, because the old one had
+    /// died just before. Nothing of it was done, so nothing is done twice.
+    async fn begin_again(
+        &self,
+        run: &mut StartedRun,
+        spec: RunSpec,
+        event: &RunEvent,
+    ) -> ApiResult<bool> {
+        let RunEvent::Done(RunDone {
+            outcome: HostOutcome::NeverBegan { .. },
+            ..
+        }) = event
+        else {
+            return Ok(false);
+        };
+        let live = run.work.sandbox();
+        let context = live.context(&spec.context)?;
+        let (host_run, context_reset) = self.start_run(live, &context, spec).await?;
+        run.run = host_run;
+        run.place.context_reset |= context_reset;
+        Ok(true)
     }
 
     /// Drives a run to its end. With a sink, everything it says goes there too.
@@ -211,6 +238,11 @@ impl App {
                     "the server is stopping",
                 ));
             };
+            if let Some(spec) = run.unbegun.take()
+                && self.begin_again(&mut run, spec, &event).await?
+            {
+                continue;
+            }
             let step = run.collector.add(event);
             // A stream shows each output when it comes; an answer only those that are left at the
             // end. Without `artifactPolicy: "promote"` there is never one to promote.
@@ -288,10 +320,7 @@ impl App {
 }
 
 /// The next event of a run, with interrupts passed on and the stream kept alive meanwhile.
-async fn next_event(
-    run: &mut StartedRun,
-    sink: Option<&EventSink>,
-) -> ApiResult<Option<crate::host::RunEvent>> {
+async fn next_event(run: &mut StartedRun, sink: Option<&EventSink>) -> ApiResult<Option<RunEvent>> {
     loop {
         tokio::select! {
             biased;

@@ -151,7 +151,10 @@ impl Heard {
             match item {
                 Item::Output { stream, data } => self.add(stream, &data),
                 Item::Kernel { .. } => {}
-                Item::RunDone { .. } | Item::ExecDone { .. } | Item::Gone { .. } => {
+                Item::RunDone { .. }
+                | Item::ExecDone { .. }
+                | Item::NeverBegan { .. }
+                | Item::Gone { .. } => {
                     self.ended = true;
                 }
             }

@@ -17,11 +17,11 @@ const EVENT_BYTES_MAX: usize = 12 * 1024 * 1024;
 const BUNDLE_ENTRIES_MAX: usize = 64;
 /// Longest MIME type, exception name, display id.
 const NAME_CHARS_MAX: usize = 256;
-/// Longest message of an exception.
+/// Longest message of an exception; of a longer one it is said how much is left out.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Lines of a traceback; the rest is left out.
+/// Lines of a traceback; instead of the rest it is said how many there were.
 const TRACEBACK_LINES_MAX: usize = 1_000;
-/// Longest line of a traceback; the rest is cut.
+/// Longest line of a traceback; of a longer one it is said how much is left out.
 const TRACEBACK_LINE_BYTES_MAX: usize = 8 * 1024;
 /// Largest metadata that is read.
 const METADATA_BYTES_MAX: usize = 64 * 1024;
@@ -99,7 +99,7 @@ pub(super) fn parse(json: &[u8]) -> Option<RunEvent> {
             message: event
                 .message
                 .as_deref()
-                .map_or_else(String::new, |m| cut_bytes(m, MESSAGE_BYTES_MAX).to_owned()),
+                .map_or_else(String::new, |m| cut_bytes(m, MESSAGE_BYTES_MAX)),
             traceback: event.traceback.map(|t| t.0).unwrap_or_default(),
             line: event
                 .line
@@ -209,8 +209,13 @@ fn cut_chars(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).collect()
 }
 
-fn cut_bytes(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
+/// The start of a text, and what is missing of it.
+fn cut_bytes(text: &str, bytes_max: usize) -> String {
+    let (kept, rest) = text.split_at(text.floor_char_boundary(bytes_max));
+    if rest.is_empty() {
+        return kept.to_owned();
+    }
+    format!("{kept}… [{} bytes left out]", rest.len())
 }
 
 /// MIME type → value, kept as text; at most one past the limit is stored, the rest is skipped.
@@ -261,9 +266,15 @@ impl<'de> Deserialize<'de> for Traceback {
                     let Some(Text(line)) = seq.next_element::<Text<'de>>()? else {
                         break;
                     };
-                    lines.push(cut_bytes(&line, TRACEBACK_LINE_BYTES_MAX).to_owned());
+                    lines.push(cut_bytes(&line, TRACEBACK_LINE_BYTES_MAX));
                 }
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                let mut left_out = 0u64;
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    left_out += 1;
+                }
+                if left_out > 0 {
+                    lines.push(format!("… [{left_out} lines left out]"));
+                }
                 Ok(Traceback(lines))
             }
         }
@@ -341,14 +352,36 @@ mod tests {
             panic!()
         };
         assert_eq!(name.len(), NAME_CHARS_MAX);
-        assert_eq!(message.len(), MESSAGE_BYTES_MAX);
+        let left_out = 200_000 - MESSAGE_BYTES_MAX;
+        let marked = format!("{}… [{left_out} bytes left out]", "m".repeat(64 * 1024));
+        assert_eq!(message, marked);
+        let (last, lines) = traceback.split_last().unwrap();
+        assert_eq!((lines.len(), &**last), (1_000, "… [200 lines left out]"));
+        // Nine thousand bytes, cut between two characters.
+        let cut = format!("{}… [808 bytes left out]", "é".repeat(4_096));
+        assert!(lines.iter().all(|line| *line == cut));
+        assert_eq!(line, None);
+    }
+
+    #[test]
+    fn what_fits_is_left_as_it_is() {
+        let json = serde_json::json!({
+            "ev": "error", "name": "N", "message": "m".repeat(MESSAGE_BYTES_MAX),
+            "traceback": vec!["l".repeat(TRACEBACK_LINE_BYTES_MAX); TRACEBACK_LINES_MAX],
+        });
+        let Some(RunEvent::Error {
+            message, traceback, ..
+        }) = parse(json.to_string().as_bytes())
+        else {
+            panic!()
+        };
+        assert_eq!(message, "m".repeat(MESSAGE_BYTES_MAX));
         assert_eq!(traceback.len(), TRACEBACK_LINES_MAX);
         assert!(
             traceback
                 .iter()
-                .all(|l| l.len() <= TRACEBACK_LINE_BYTES_MAX)
+                .all(|l| l.len() == TRACEBACK_LINE_BYTES_MAX)
         );
-        assert_eq!(line, None);
     }
 
     #[test]

@@ -282,6 +282,8 @@ fn refused_run(
     );
     if let (true, Kind::Run(Some(context))) = (gone, &target.kind) {
         sandbox.contexts.die(&context.id, &reason);
+        target.refuse(&reason);
+        return;
     }
     target.end(&reason);
 }

@@ -195,6 +195,13 @@ impl Run {
                     self.over = true;
                     RunEvent::Done(gone(cause))
                 }
+                Item::NeverBegan { cause } => {
+                    self.over = true;
+                    RunEvent::Done(RunDone {
+                        outcome: RunOutcome::NeverBegan { cause },
+                        ..gone(String::new())
+                    })
+                }
                 Item::ExecDone { .. } => {
                     // An init that mixes up its own events ends the run, not the server.
                     self.over = true;
@@ -353,13 +360,14 @@ impl Exec {
                     duration,
                 })
             }
-            Item::Gone { .. } | Item::Kernel { .. } | Item::RunDone { .. } => {
-                ExecEvent::Done(ExecDone {
-                    outcome: ExecEnd::SandboxGone,
-                    duration: Duration::ZERO,
-                    out_of_memory: false,
-                })
-            }
+            Item::Gone { .. }
+            | Item::NeverBegan { .. }
+            | Item::Kernel { .. }
+            | Item::RunDone { .. } => ExecEvent::Done(ExecDone {
+                outcome: ExecEnd::SandboxGone,
+                duration: Duration::ZERO,
+                out_of_memory: false,
+            }),
         }
     }
 

@@ -47,6 +47,10 @@ pub(super) enum Item {
     Gone {
         cause: String,
     },
+    /// Init has refused the run: its context was dead already.
+    NeverBegan {
+        cause: String,
+    },
 }
 
 impl Item {
@@ -221,6 +225,17 @@ impl Target {
 
     /// Ends it from this side. Nothing happens when its end is known already.
     pub(super) fn end(&self, cause: &str) {
+        let cause = cause.to_owned();
+        self.end_with(Item::Gone { cause });
+    }
+
+    /// Ends a run that has not begun and never will.
+    pub(super) fn refuse(&self, cause: &str) {
+        let cause = cause.to_owned();
+        self.end_with(Item::NeverBegan { cause });
+    }
+
+    fn end_with(&self, end: Item) {
         let mut inner = self.inner();
         if inner.ended {
             return;
@@ -229,12 +244,7 @@ impl Target {
         inner.permit = None;
         let seq = inner.received_seq;
         if !inner.draining {
-            inner.queue.push_back((
-                seq,
-                Item::Gone {
-                    cause: cause.to_owned(),
-                },
-            ));
+            inner.queue.push_back((seq, end));
         }
         wake(inner);
     }

@@ -129,8 +129,8 @@ pub struct RunDone {
     pub background_dropped: u64,
 }
 
-/// How a run ended. After `OutOfMemory`, `ContextDied` and `TimedOut { context_alive: false }`
-/// the context is dead: further runs fail with [`super::HostError::ContextDead`].
+/// How a run ended. After `OutOfMemory`, `ContextDied`, `NeverBegan` and
+/// `TimedOut { context_alive: false }` the context is dead: further runs fail with [`super::HostError::ContextDead`].
 #[derive(Debug, Clone)]
 pub enum RunOutcome {
     /// The driver answered: a value and an error are both results.
@@ -145,6 +145,10 @@ pub enum RunOutcome {
         /// What is known of the interpreter's death; empty when the whole sandbox went.
         death: Death,
         /// The same in words.
+        cause: String,
+    },
+    /// The context was dead before init got the run: nothing of the cell was done.
+    NeverBegan {
         cause: String,
     },
 }

@@ -292,7 +292,7 @@ async fn a_dead_interpreter_takes_its_context_along() {
 async fn a_refused_run_ends_with_the_reason() {
     let (_spawner, _host, sandbox, _peer) = one().await;
     let mut run = sandbox.run(cell("refuse")).await.unwrap();
-    let RunOutcome::ContextDied { cause, .. } = finish(&mut run).await.1 else {
+    let RunOutcome::NeverBegan { cause } = finish(&mut run).await.1 else {
         panic!()
     };
     assert!(cause.contains("dead"), "{cause}");
