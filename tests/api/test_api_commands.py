@@ -125,10 +125,13 @@ def test_the_two_ways_of_the_newer_route(sandbox: Sandbox):
     done = sandbox.client.post(path, json={"command": "echo x", "background": False})
     assert done.status_code == 200 and done.json()["command"]["stdout"] == "x\n"
     assert "deprecation" not in done.headers
-    begun = sandbox.client.post(path, json={"command": "echo y", "background": True})
+    waiting = "until [ -e go ]; do sleep 0.02; done; echo y"
+    begun = sandbox.client.post(path, json={"command": waiting, "background": True})
     assert begun.status_code == 202, begun.text
     command = begun.json()["command"]
     assert command["status"] == "running" and "exitCode" not in command
+    go = sandbox.client.put(f"{sandbox.path}/files", json={"path": "go", "content": ""})
+    assert go.status_code == 200, go.text
     assert ended(sandbox.client, command["id"])["stdout"] == "y\n"
     for way, status in (("run", 200), ("start", 202)):
         old = sandbox.client.post(f"{path}/{way}", json={"command": "true"})

@@ -31,10 +31,10 @@ pub(crate) struct ServeOptions {
     /// Database: a path for SQLite or postgres://…; default: crownest.db in the data directory.
     #[arg(long, env = "CROWNEST_DATABASE_URL")]
     pub database_url: Option<String>,
-    /// Directory of artifacts and logs; default: objects in the data directory.
+    /// Directory of artifacts and archives; default: objects in the data directory.
     #[arg(long, env = "CROWNEST_OBJECTS_DIR")]
     pub objects_dir: Option<PathBuf>,
-    /// Keep artifacts and logs in this bucket of an S3-compatible server instead.
+    /// Keep them, and closed segments of command logs, in this bucket of an S3-compatible server instead.
     #[arg(long, env = "CROWNEST_S3_BUCKET", conflicts_with = "objects_dir")]
     pub s3_bucket: Option<String>,
     /// Where that server is: https://… or, for one on a network that you trust, http://…; absent:

@@ -74,12 +74,17 @@ impl LogFiles {
 
     fn places(&self) -> io::Result<BTreeMap<u32, Kinds>> {
         let mut places = BTreeMap::<u32, Kinds>::new();
-        for entry in list(&self.shard)? {
-            let name = entry?.file_name();
-            if let Some((name, number, note)) = name.to_str().and_then(parse_name)
-                && name == self.name
-            {
-                places.entry(number).or_default().add(note);
+        // A look at a directory takes a while: one that is moved meanwhile may be gone where it
+        // was and not yet there where it is. The second look sees where it is.
+        let looks = if self.remote.is_some() { 2 } else { 1 };
+        for _ in 0..looks {
+            for entry in list(&self.shard)? {
+                let name = entry?.file_name();
+                if let Some((name, number, note)) = name.to_str().and_then(parse_name)
+                    && name == self.name
+                {
+                    places.entry(number).or_default().add(note);
+                }
             }
         }
         Ok(places)

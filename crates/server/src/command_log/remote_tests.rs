@@ -194,9 +194,9 @@ async fn what_is_dropped_leaves_nothing_there_whenever_it_is_dropped() {
             let log = Arc::clone(place.writer.log());
             Remote::settle(&place.files, 1, Some(&log)).unwrap();
         }
+        settle(&place, 1).await;
         let gap = read_all(&place.files, &early).await;
         assert!(matches!(gap, Err(LogError::Gap { .. })), "{gap:?}");
-        settle(&place, 1).await;
         let left = ["0abc.000002", "0abc.000003", "0abc.000004"];
         assert_eq!(names(&place), left, "dropped at {moment}");
         assert!(sent(&place).is_empty());
@@ -261,6 +261,30 @@ async fn the_last_segment_is_told_apart() {
             .is_empty()
     );
     whole(&place.files, &place.files.index().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_at_the_directory_misses_none_that_moves() {
+    const SEGMENTS: u64 = 3_000;
+    let mut place = place(u64::MAX);
+    for number in 4..=SEGMENTS {
+        append(&mut place.writer, number);
+    }
+    let files = place.files.clone();
+    let moved = tokio::spawn(async move {
+        for number in 1..u32::try_from(SEGMENTS).unwrap() {
+            settle(&place, number).await;
+        }
+        place
+    });
+    let mut looks = 0;
+    while !moved.is_finished() {
+        let index = files.index().unwrap();
+        assert_eq!(index.segments.len() as u64, SEGMENTS, "at look {looks}");
+        looks += 1;
+    }
+    assert!(looks > 10, "{looks}");
+    moved.await.unwrap();
 }
 
 #[tokio::test]

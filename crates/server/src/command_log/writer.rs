@@ -83,7 +83,10 @@ impl LogWriter {
             let opened = OpenOptions::new()
                 .write(true)
                 .open(files.path(last.number))?;
-            opened.set_len(last.bytes)?;
+            // Its age counts from what was written last.
+            if opened.metadata()?.len() != last.bytes {
+                opened.set_len(last.bytes)?;
+            }
             file = Some(opened);
             handled = sound.handled;
             index.next_seq = sound.next_seq;
