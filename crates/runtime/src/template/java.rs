@@ -93,9 +93,11 @@ fn configure(rootfs: &Path, release: &str) -> Result<(), TemplateError> {
     if !text.contains(marker) {
         text.push_str(marker);
         for scheme in ["http", "https"] {
-            text.push_str(&format!(
-                "{scheme}.proxyHost=127.0.0.1\n{scheme}.proxyPort={PROXY_PORT}\n"
-            ));
+            let lines = [
+                format!("{scheme}.proxyHost=127.0.0.1\n"),
+                format!("{scheme}.proxyPort={PROXY_PORT}\n"),
+            ];
+            text.extend(lines);
         }
         fs::write(&network, text).map_err(writing(&network))?;
     }
