@@ -12,6 +12,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What a driver consists of, or is built of inside a template.
+const KERNEL_FILES: [&str; 10] = [
+    ".py", ".mjs", ".cjs", ".js", ".sh", ".json", ".java", ".go", "go.mod", "go.sum",
+];
+/// Directories that are no part of a driver.
+const NOT_KERNELS: [&str; 6] = [
+    "__pycache__",
+    "conformance",
+    "node_modules",
+    "target",
+    "test",
+    "tests",
+];
+
 fn main() {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("set by cargo")).join("../..");
     let root = root.canonicalize().expect("the workspace is two levels up");
@@ -111,13 +125,11 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
-        if path.is_dir() && name != "__pycache__" && name != "conformance" && !name.starts_with('.')
-        {
-            collect(&path, files);
-        } else if [".py", ".mjs", ".sh", ".json"]
-            .iter()
-            .any(|end| name.ends_with(end))
-        {
+        if path.is_dir() {
+            if !NOT_KERNELS.contains(&&*name) && !name.starts_with('.') {
+                collect(&path, files);
+            }
+        } else if KERNEL_FILES.iter().any(|end| name.ends_with(end)) {
             files.push(path);
         }
     }

@@ -16,6 +16,7 @@ mod credentials;
 mod doctor;
 mod options;
 mod options_file;
+mod pools;
 mod prepare;
 mod server;
 mod settings;

@@ -72,12 +72,17 @@ pub(crate) struct ServeOptions {
     /// Seconds that a program behind a preview may be silent before its answer.
     #[arg(long, env = "CROWNEST_PREVIEW_ANSWER_SECONDS", default_value_t = 120)]
     pub preview_answer_seconds: u32,
-    /// Template of sandboxes that name none.
-    #[arg(long, env = "CROWNEST_DEFAULT_TEMPLATE", default_value = "python")]
-    pub default_template: String,
-    /// Sandboxes of the default template that are kept ready; 0 turns the pool off.
+    /// Template of sandboxes that name none; absent: python-node where it is built, else python.
+    #[arg(long, env = "CROWNEST_DEFAULT_TEMPLATE")]
+    pub default_template: Option<String>,
+    /// Sandboxes of the default template that are kept ready; 0: none.
     #[arg(long, env = "CROWNEST_POOL", default_value_t = 4)]
     pub pool: usize,
+    /// Sandboxes of other templates that are kept ready, and the languages whose interpreter is
+    /// started beforehand: node=2, code-interpreter=1:python+javascript+java. Without languages,
+    /// those of the template that are worth it: Python, JavaScript, bash and Java.
+    #[arg(long, env = "CROWNEST_POOL_TEMPLATES", value_delimiter = ',')]
+    pub pool_templates: Vec<String>,
     /// Sandboxes that the pool makes per second at most.
     #[arg(long, env = "CROWNEST_POOL_REFILL_PER_SECOND", default_value_t = 50)]
     pub pool_refill_per_second: u32,

@@ -6,6 +6,7 @@
 use crate::confine;
 use crate::credentials;
 use crate::options::ServeOptions;
+use crate::pools;
 use crate::settings;
 use crate::supervisor::{EXIT_CONFIGURATION, die_with_parent};
 use anyhow::Context;
@@ -13,7 +14,7 @@ use crownest_runtime::client::{ClientError, SpawnerClient};
 use crownest_runtime::command::TemplateDigest;
 use crownest_runtime::layout::Layout;
 use crownest_runtime::template::{self, Built, Definition, InUse};
-use crownest_server::host::{Host, HostConfig, Network, PoolConfig, PoolTemplate};
+use crownest_server::host::{Host, HostConfig};
 use crownest_server::objects::{Objects, ObjectsError};
 use crownest_server::{App, Config, Inventory, Template, TemplateSource, bootstrap};
 use crownest_store::{Durability, Store, StoreOptions};
@@ -138,12 +139,17 @@ async fn prepare(
     credentials::check_database(options)?;
     let store = open_store(options).await?;
     let source = template_source(options.templates_dir.clone());
-    warm_default_template(&spawner, options);
+    let built: Vec<Template> = built_templates(&options.templates_dir)
+        .into_iter()
+        .map(described)
+        .collect();
+    let default_template = pools::default_template(options, &built);
+    warm_template(&spawner, &default_template, &built);
     let mut host = HostConfig::new(Arc::new(spawner), Arc::new(options.egress(vec![address])?));
     host.sandboxes_max = options.sandboxes_max;
-    host.pool = pool(options)?;
+    host.pool = pools::pool(options, &built)?;
     let host = Host::start(host).await?;
-    let config = config(options, source)?;
+    let config = config(options, default_template, source)?;
     let objects = open_objects(options, &config.node_id).await?;
     println!("http://{address}");
     if let Some(fresh) = bootstrap(&store).await? {
@@ -165,12 +171,13 @@ async fn connect_spawner(instance: u32) -> Result<SpawnerClient, ClientError> {
     }
 }
 
-/// Starts the zygote of the default template now: the first request should not wait for it.
-fn warm_default_template(spawner: &SpawnerClient, options: &ServeOptions) {
-    let built = template::find(&options.default_template, &options.templates_dir);
-    let digest = built
-        .ok()
-        .and_then(|built| TemplateDigest::from_hex(&built.digest));
+/// Starts the zygote of a template now: the first request should not wait for it.
+fn warm_template(spawner: &SpawnerClient, slug: &str, built: &[Template]) {
+    let python = |t: &&Template| t.languages.iter().any(|language| language == "python");
+    let template = built.iter().find(|t| t.current && t.slug == slug);
+    let digest = template
+        .filter(python)
+        .and_then(|template| TemplateDigest::from_hex(&template.digest));
     if let Some(digest) = digest {
         let spawner = spawner.clone();
         tokio::spawn(async move {
@@ -210,14 +217,16 @@ async fn open_objects(options: &ServeOptions, node_id: &str) -> anyhow::Result<O
     Ok(objects)
 }
 
-fn config(options: &ServeOptions, source: TemplateSource) -> anyhow::Result<Config> {
+fn config(
+    options: &ServeOptions,
+    default_template: String,
+    source: TemplateSource,
+) -> anyhow::Result<Config> {
     let mut config = Config::new(credentials::node_id(&options.data_dir)?, source);
     config.public_origin.clone_from(&options.public_origin);
     config.preview_domain = options.preview_domain()?;
     config.preview_answer_ms_max = u64::from(options.preview_answer_seconds) * 1_000;
-    config
-        .default_template
-        .clone_from(&options.default_template);
+    config.default_template = default_template;
     config.plan = options.plan.parse()?;
     config.sandboxes_per_org_max = options.sandboxes_per_org_max;
     config.requests_per_minute_max = options.requests_per_minute_max;
@@ -237,38 +246,6 @@ fn config(options: &ServeOptions, source: TemplateSource) -> anyhow::Result<Conf
         .saturating_mul(1024 * 1024);
     config.command_log_bytes_max = options.command_log_mib_max.saturating_mul(1024 * 1024);
     Ok(config)
-}
-
-/// The pool keeps sandboxes of the default template with the default limits.
-fn pool(options: &ServeOptions) -> anyhow::Result<PoolConfig> {
-    let slug = &options.default_template;
-    let built = built_templates(&options.templates_dir)
-        .into_iter()
-        .map(described);
-    let Some(template) = built.into_iter().find(|t| t.current && t.slug == *slug) else {
-        tracing::warn!(
-            "template {slug} is not built; build it with: crownest template build {slug}"
-        );
-        return Ok(PoolConfig::default());
-    };
-    let python = template.languages.iter().any(|l| l == "python");
-    let entry = PoolTemplate {
-        template: template.reference(),
-        size: options.pool,
-        limits: options.limits()?,
-        network: Network::Proxy,
-        driver: python.then(|| "python".to_owned()),
-    };
-    Ok(PoolConfig {
-        templates: if options.pool == 0 {
-            Vec::new()
-        } else {
-            vec![entry]
-        },
-        refill_per_second: options.pool_refill_per_second,
-        memory_available_bytes_min: options.pool_memory_mib_min * 1024 * 1024,
-        ..PoolConfig::default()
-    })
 }
 
 /// Lists what is built, and holds every version it has listed, so that none is removed while
@@ -305,6 +282,7 @@ fn described(built: Built) -> Template {
         version: built.version,
         version_id: built.version_id,
         languages: built.languages,
+        runtimes: built.runtimes,
         current: built.current,
     }
 }

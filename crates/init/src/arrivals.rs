@@ -10,13 +10,16 @@ use crate::output::{OutputPipe, set_nonblocking};
 use crate::poller::{Source, Token};
 use crate::sys::spawn::{self, Program, Started};
 use crownest_init::kernel::KernelOp;
-use crownest_init::link::{CallErrorCode, DRIVER_READY_MS_MAX, Stream};
+use crownest_init::link::{CallError, CallErrorCode, DRIVER_READY_MS_MAX, Stream};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+/// Where a driver starts that does not know its context yet.
+const SPARE_DIRECTORY: &str = "/workspace";
 
 /// The ends of a driver's channels that are ours.
 struct Channels {
@@ -91,22 +94,48 @@ impl Host {
         process_env.insert("CROWNEST_KERNEL_FD".to_owned(), "3".to_owned());
         let program = Prepared::new(argv, &cwd, &process_env)?;
         let waiting = waiting(to, Some(KernelOp::Start { cwd, env }));
-        match self.start_driver(&program, context, language, waiting) {
-            Ok(()) => {
-                self.dead_contexts.retain(|dead| dead != context);
-                Ok(None)
-            }
-            Err(error) => refuse(
-                CallErrorCode::SpawnFailed,
-                format!("start the driver: {error}"),
-            ),
-        }
+        let role = Role::Context(context.to_owned());
+        self.start_driver(&program, role, language, waiting)?;
+        self.dead_contexts.retain(|dead| dead != context);
+        Ok(None)
+    }
+
+    /// `SpareSpawn`: a driver as a new process, for a context to come.
+    pub(crate) fn spare_spawn(
+        &mut self,
+        to: ReplyTo,
+        language: String,
+        argv: &[String],
+    ) -> Handled {
+        environment::check_name("language", &language)?;
+        self.check_driver_room()?;
+        let mut env = environment::for_started(&self.environment, &Environment::new());
+        env.insert("CROWNEST_KERNEL_FD".to_owned(), "3".to_owned());
+        let program = Prepared::new(argv, SPARE_DIRECTORY, &env)?;
+        self.start_driver(&program, Role::Spare, language, waiting(to, None))?;
+        Ok(None)
     }
 
     fn start_driver(
         &mut self,
         program: &Prepared,
-        context: &str,
+        role: Role,
+        language: String,
+        waiting: Waiting,
+    ) -> Result<(), CallError> {
+        self.try_start_driver(program, role, language, waiting)
+            .or_else(|error| {
+                refuse(
+                    CallErrorCode::SpawnFailed,
+                    format!("start the driver: {error}"),
+                )
+            })
+    }
+
+    fn try_start_driver(
+        &mut self,
+        program: &Prepared,
+        role: Role,
         language: String,
         waiting: Waiting,
     ) -> Result<(), Errno> {
@@ -124,7 +153,6 @@ impl Host {
             stdout,
             stderr,
         };
-        let role = Role::Context(context.to_owned());
         // Everything that can fail without a child comes before the child.
         let mut driver = self.make_driver(key, language, role, channels, waiting)?;
         let outputs = [stdout_write.as_fd(), stderr_write.as_fd()];

@@ -24,6 +24,8 @@ const DEAD_CONTEXTS_MAX: usize = CONTEXTS_MAX;
 /// within this time and with its real cause; freeing gigabytes after an out-of-memory kill takes
 /// a while.
 const HANG_UP_GRACE_MS: u64 = 2_000;
+/// Longest time that may be set for unclaimed drivers; keeps clock arithmetic in range.
+const SPARE_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// The driver of a context, dead or alive.
 pub(crate) fn find_context(drivers: &BTreeMap<u64, Driver>, context: &str) -> Option<u64> {
@@ -214,8 +216,29 @@ impl Host {
         }
     }
 
+    /// `SpareDeadline`: what is spare by then is wanted by nobody and only takes memory.
+    pub(crate) fn set_spare_deadline(&mut self, after_ms: u64) -> Handled {
+        let after = Duration::from_millis(after_ms.min(SPARE_MS_MAX));
+        self.spare_deadline = Some(Instant::now() + after);
+        done()
+    }
+
+    fn expire_spares(&mut self, now: Instant) {
+        if self.spare_deadline.is_none_or(|at| at > now) {
+            return;
+        }
+        self.spare_deadline = None;
+        for driver in self.drivers.values_mut() {
+            // One that is on its way is about to be claimed: nobody starts one for later any more.
+            if driver.is_spare(&driver.language) {
+                driver.kill("unclaimed");
+            }
+        }
+    }
+
     /// Not ready in time, or hung up and still alive.
     pub(crate) fn expire_drivers(&mut self, now: Instant) {
+        self.expire_spares(now);
         let mut late = Vec::new();
         for driver in self
             .drivers

@@ -2,7 +2,7 @@
 //! into what exec takes.
 
 use crate::calls::refuse;
-use crownest_init::link::{CallError, CallErrorCode};
+use crownest_init::link::{CallError, CallErrorCode, PATH_DEFAULT};
 use crownest_init::path::PATH_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -13,9 +13,6 @@ const ENVIRONMENT_BYTES_MAX: usize = 256 * 1024;
 const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
 /// Longest context id or language.
 const NAME_BYTES_MAX: usize = 128;
-/// With the place where pip puts the programs of packages that the user installs.
-const PATH_DEFAULT: &str =
-    "/home/user/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What every process is told about its user; configuration may override it.
 pub(crate) const IDENTITY: [(&str, &str); 4] = [

@@ -71,6 +71,8 @@ pub(crate) struct Host {
     pub(crate) targets: Targets,
     pub(crate) drivers: BTreeMap<u64, Driver>,
     pub(crate) dead_contexts: VecDeque<String>,
+    /// When drivers that nobody has claimed are ended.
+    pub(crate) spare_deadline: Option<Instant>,
     pub(crate) execs: BTreeMap<u64, Exec>,
     pub(crate) dials: BTreeMap<u64, Dial>,
     pub(crate) sinks: Sinks,
@@ -115,6 +117,7 @@ impl Host {
             targets: Targets::default(),
             drivers: BTreeMap::new(),
             dead_contexts: VecDeque::new(),
+            spare_deadline: None,
             execs: BTreeMap::new(),
             dials: BTreeMap::new(),
             sinks: Sinks::default(),
@@ -417,7 +420,9 @@ impl Host {
         });
         let execs = self.execs.values().map(Exec::next_expiry);
         let dials = self.dials.values().map(|dial| Some(dial.until));
-        let next = drivers.chain(execs).chain(dials).flatten().min()?;
+        let spares = std::iter::once(self.spare_deadline);
+        let next = drivers.chain(execs).chain(dials).chain(spares);
+        let next = next.flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 

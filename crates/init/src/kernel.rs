@@ -25,6 +25,9 @@ pub enum KernelOp {
         code: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cwd: Option<String>,
+        /// For a driver of several languages: that of this cell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        language: Option<String>,
     },
     /// Announces the SIGINT that follows, so that a driver which has not read `Execute` yet does
     /// not take the signal for a late one.

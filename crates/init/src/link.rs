@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of this protocol; init and server refuse each other when it differs.
-pub const LINK_VERSION: u32 = 2;
+pub const LINK_VERSION: u32 = 3;
 /// Un-acknowledged bytes that init keeps for one run or process: bodies, and a fixed cost for each
 /// event. Acknowledge long before so many have come, at the latest after half of it.
 pub const WINDOW_BYTES_MAX: usize = 1024 * 1024;
@@ -47,6 +47,10 @@ pub const BACKGROUND_BYTES_MAX: usize = 64 * 1024;
 pub const TARGETS_MAX: usize = 512;
 /// Time a driver has to say `ready`.
 pub const DRIVER_READY_MS_MAX: u64 = 30_000;
+/// Where programs are looked for when nothing else is said, with the place where package managers
+/// put the programs of packages that the user installs.
+pub const PATH_DEFAULT: &str =
+    "/home/user/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Entries in one directory listing; a directory with more is refused with `too_many`.
 pub const LIST_ENTRIES_MAX: usize = 10_000;
 
@@ -109,6 +113,12 @@ pub enum Request {
         cwd: String,
         env: BTreeMap<String, String>,
     },
+    /// Starts a driver as a new process for a context to come. Its environment is what every
+    /// process of the sandbox gets; that of its context arrives with `ContextOpen`. Reply when it
+    /// has said `ready`. It stays spare until `ContextOpen` claims it.
+    SpareSpawn { language: String, argv: Vec<String> },
+    /// Ends, that much later, every driver that no context has claimed by then.
+    SpareDeadline { after_ms: u64 },
     /// Kills the context's driver and everything in its session.
     ContextClose { context: String },
     /// Runs one cell; body = source. Reply at once (or error `context_busy`, `context_dead`,
@@ -121,6 +131,9 @@ pub enum Request {
         timeout_ms: u64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cwd: Option<String>,
+        /// For a driver of several languages: that of this cell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        language: Option<String>,
         #[serde(default, skip_serializing_if = "is_false")]
         quiet: bool,
     },
@@ -399,7 +412,7 @@ pub struct Death {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// Why init killed it, when it did: `bad_frame`, `closed` (by request), `control_closed` (it
-    /// gave up its control socket), `not_ready`, `timeout`.
+    /// gave up its control socket), `not_ready`, `timeout`, `unclaimed` (a spare).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -6,6 +6,7 @@ use crate::environment;
 use crate::execs::ExecRequest;
 use crate::files;
 use crate::host::Host;
+use crate::runs::Cell;
 use crownest_init::link::{CallErrorCode, Request};
 
 impl Host {
@@ -43,14 +44,17 @@ impl Host {
                 cwd,
                 env,
             } => self.context_spawn(to, &context, language, &argv, cwd, &env),
+            Request::SpareSpawn { language, argv } => self.spare_spawn(to, language, &argv),
+            Request::SpareDeadline { after_ms } => self.set_spare_deadline(after_ms),
             Request::ContextClose { context } => self.context_close(&context),
             Request::Run {
                 context,
                 run,
                 timeout_ms,
                 cwd,
+                language,
                 quiet,
-            } => match self.run(&context, run, timeout_ms, cwd, body) {
+            } => match self.run(&context, run, timeout_ms, Cell { cwd, language }, body) {
                 Ok(_) if quiet => return,
                 handled => handled,
             },

@@ -7,6 +7,7 @@
 use crate::calls::{Handled, done, refuse};
 use crate::contexts::find_context;
 use crate::driver::Driver;
+use crate::environment;
 use crate::host::Host;
 use crate::output::Piece;
 use crate::targets::Targets;
@@ -35,6 +36,13 @@ pub(crate) struct ActiveRun {
     background_dropped: u64,
     /// Known how it ended; only its output is still being sent.
     pub(crate) end: Option<RunEnd>,
+}
+
+/// How a cell is to be run.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    pub(crate) cwd: Option<String>,
+    pub(crate) language: Option<String>,
 }
 
 /// How a run ended, and what is left to read of it.
@@ -82,9 +90,13 @@ impl Host {
         context: &str,
         run: u64,
         timeout_ms: u64,
-        cwd: Option<String>,
+        cell: Cell,
         code: Vec<u8>,
     ) -> Handled {
+        let Cell { cwd, language } = cell;
+        if let Some(language) = &language {
+            environment::check_name("language", language)?;
+        }
         let Ok(code) = String::from_utf8(code) else {
             return refuse(CallErrorCode::Invalid, "the code is not UTF-8");
         };
@@ -101,7 +113,12 @@ impl Host {
         if driver.run.is_some() || driver.waiting.is_some() {
             return refuse(CallErrorCode::ContextBusy, "the context is busy");
         }
-        driver.control.send(&KernelOp::Execute { run, code, cwd })?;
+        driver.control.send(&KernelOp::Execute {
+            run,
+            code,
+            cwd,
+            language,
+        })?;
         self.targets.insert(run, Some(context.to_owned()), true);
         let dropped = std::mem::take(&mut driver.background_dropped);
         for (background, pipe) in driver.background.iter_mut().zip(&driver.pipes) {

@@ -122,6 +122,118 @@ fn an_adopted_driver_is_a_spare_until_it_is_opened() {
     );
 }
 
+fn spare_request() -> Request {
+    let Request::ContextSpawn { language, argv, .. } = spawn_request("x", &[]) else {
+        panic!()
+    };
+    Request::SpareSpawn { language, argv }
+}
+
+fn spares(sandbox: &Sandbox) -> Vec<String> {
+    let (EventKind::Hello { spares, .. }, _) = sandbox.connect().hello() else {
+        panic!()
+    };
+    spares
+}
+
+#[test]
+fn a_spare_that_was_started_learns_of_its_context_when_it_is_opened() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.call(spare_request()).unwrap();
+    assert_eq!(spares(&sandbox), ["test"]);
+    let mut client = sandbox.connect();
+    client.hello();
+    let env = BTreeMap::from([("LATER".to_owned(), "known".to_owned())]);
+    client.call(Request::Environment { env }).unwrap();
+    client.call(open_request("a")).unwrap();
+    assert_eq!(
+        client.refused(open_request("b"), b""),
+        CallErrorCode::NoSpare
+    );
+    let said = client.run_to_end(
+        "a",
+        1,
+        "import os; print(os.getcwd(), os.environ['FROM'], os.environ['LATER'], os.getuid())",
+    );
+    assert_eq!(said.out(), "/tmp open known 1000\n");
+    // It is a child of init's, so its end is known exactly.
+    assert_eq!(
+        died(&client.run_to_end("a", 2, "os._exit(9)")).code,
+        Some(9)
+    );
+    let Request::SpareSpawn { language, .. } = spare_request() else {
+        panic!()
+    };
+    let argv = vec!["/no/such".to_owned()];
+    let bad = Request::SpareSpawn { language, argv };
+    assert_eq!(client.refused(bad, b""), CallErrorCode::SpawnFailed);
+}
+
+#[test]
+fn a_spare_that_nobody_claims_ends_and_a_context_stays() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    client.call(spare_request()).unwrap();
+    client.call(open_request("mine")).unwrap();
+    client.call(spare_request()).unwrap();
+    client.call(spare_request()).unwrap();
+    let deadline = |after_ms| Request::SpareDeadline { after_ms };
+    client.call(deadline(u64::MAX)).unwrap();
+    assert_eq!(spares(&sandbox).len(), 2);
+    let mut client = sandbox.connect();
+    client.hello();
+    client.call(deadline(1)).unwrap();
+    // Only the context's driver is left.
+    let alive = "while [ $(pgrep -xc python3) != 1 ]; do sleep 0.01; done";
+    let said = client.shell_to_end(7, &format!("timeout 20 bash -c \"{alive}\"; echo $?"));
+    assert_eq!(said.out(), "0\n");
+    assert_eq!(
+        client.refused(open_request("late"), b""),
+        CallErrorCode::NoSpare
+    );
+    assert_eq!(client.run_to_end("mine", 1, "print(1)").out(), "1\n");
+    assert!(spares(&sandbox).is_empty());
+    // What is started afterwards is for somebody.
+    let mut client = sandbox.connect();
+    client.hello();
+    client.call(spare_request()).unwrap();
+    client.call(open_request("late")).unwrap();
+}
+
+#[test]
+fn the_language_of_a_cell_reaches_the_driver() {
+    let Some((_sandbox, mut client)) = start() else {
+        return;
+    };
+    let run = |run, language: Option<&str>| Request::Run {
+        context: "c".into(),
+        run,
+        timeout_ms: 60_000,
+        cwd: None,
+        language: language.map(str::to_owned),
+        quiet: false,
+    };
+    client
+        .call_with(run(1, Some("typescript")), b"print(frame['language'])")
+        .unwrap();
+    assert_eq!(client.until_end(1).out(), "typescript\n");
+    client
+        .call_with(run(2, None), b"print('language' in frame)")
+        .unwrap();
+    assert_eq!(client.until_end(2).out(), "False\n");
+    assert_eq!(
+        client.refused(run(3, Some("a b")), b"1"),
+        CallErrorCode::Invalid
+    );
+}
+
 #[test]
 fn adoption_checks_what_it_is_given() {
     let Some(sandbox) = Sandbox::start("none") else {

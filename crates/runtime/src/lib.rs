@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod client;
 pub mod command;
 pub mod doctor;
+mod kernels;
 pub mod layout;
 pub mod plan;
 pub mod seccomp;

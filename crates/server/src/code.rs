@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::auth::micros;
 use crate::checks;
 use crate::error::{ApiError, ApiResult};
-use crate::host::{ContextSpec, HostError, Isolation, Run, RunSpec};
+use crate::host::{self, ContextSpec, HostError, Isolation, KERNELS, Kernel, Run, RunSpec};
 use crate::sandboxes::LiveSandbox;
 use crownest_api::code::{CodeContext, ContextIsolation, CreateContext};
 use crownest_api::{ErrorCode, IdKind, Timestamp, limits, new_id};
@@ -17,10 +17,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Languages of the contract. A template may have others beside these.
-const CONTRACT_LANGUAGES: [&str; 3] = ["python", "javascript", "typescript"];
-/// Longest name of a language that is looked at.
-const LANGUAGE_BYTES_MAX: usize = 32;
+/// Longest name of a language that is repeated in an answer.
+const LANGUAGE_CHARS_MAX: usize = 32;
 
 /// A context of a live sandbox.
 #[derive(Debug)]
@@ -147,8 +145,8 @@ pub(crate) struct ContextCreation {
 }
 
 impl ContextCreation {
-    pub(crate) fn check(request: CreateContext) -> ApiResult<Self> {
-        check_language(&request.language)?;
+    pub(crate) fn check(request: &CreateContext) -> ApiResult<Self> {
+        let language = language(&request.language)?;
         let timeout = checks::timeout(
             request.timeout_ms,
             limits::CONTEXT_TIMEOUT_DEFAULT_MS,
@@ -157,7 +155,7 @@ impl ContextCreation {
         let cwd = checks::cwd(request.cwd.as_deref())?;
         let cwd = cwd.unwrap_or_else(|| checks::WORKSPACE.to_owned());
         Ok(Self {
-            language: request.language,
+            language: language.to_owned(),
             cwd,
             timeout,
             isolation: request.isolation,
@@ -165,19 +163,23 @@ impl ContextCreation {
     }
 }
 
-/// Refuses words that can be no language of any template.
-pub(crate) fn check_language(language: &str) -> ApiResult<()> {
-    let word = (1..=LANGUAGE_BYTES_MAX).contains(&language.len())
-        && language
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    if word {
-        return Ok(());
-    }
-    Err(unsupported(
-        "the language must be a lower-case word",
-        &CONTRACT_LANGUAGES.map(str::to_owned),
-    ))
+/// The language that a word means, as it is answered; refuses words that mean none.
+pub(crate) fn language(word: &str) -> ApiResult<&'static str> {
+    host::language(word).ok_or_else(|| {
+        let shown: String = word.chars().take(LANGUAGE_CHARS_MAX).collect();
+        let known: Vec<String> = KERNELS
+            .iter()
+            .flat_map(|kernel| kernel.languages)
+            .map(|language| (*language).to_owned())
+            .collect();
+        let message = format!("{shown:?} is no language of this server");
+        unsupported(&message, &known)
+    })
+}
+
+/// Whether a context runs cells of that language: those of its own kernel.
+fn runs(context_language: &str, language: &str) -> bool {
+    Kernel::of(context_language).is_some_and(|kernel| kernel.languages.contains(&language))
 }
 
 fn unsupported(message: &str, languages: &[String]) -> ApiError {
@@ -300,7 +302,7 @@ impl App {
     ) -> ApiResult<Arc<Context>> {
         if let Some(id) = id {
             let context = live.context(id)?;
-            if context.language != language {
+            if !runs(&context.language, language) {
                 let message = format!("the context is a {} context", context.language);
                 return Err(
                     ApiError::new(ErrorCode::InvalidRequest, message).with_details(
@@ -411,12 +413,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn languages_are_words() {
-        assert!(check_language("python").is_ok());
+    fn a_word_is_a_language_or_refused_with_those_that_are() {
+        assert_eq!(language("ts").unwrap(), "typescript");
         for bad in ["", "Python", "py thon", "../python", &"a".repeat(33)] {
-            let error = check_language(bad).unwrap_err();
+            let error = language(bad).unwrap_err();
             assert_eq!(error.code, ErrorCode::UnsupportedCodeLanguage, "{bad}");
+            let known = error.details.unwrap()["languages"].clone();
+            assert!(known.as_array().unwrap().contains(&json!("python")));
+            assert!(error.message.len() < 100, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_context_runs_the_languages_of_its_kernel() {
+        assert!(runs("javascript", "typescript") && runs("typescript", "javascript"));
+        assert!(runs("python", "python"));
+        assert!(!runs("python", "bash") && !runs("bash", "javascript"));
     }
 
     #[test]

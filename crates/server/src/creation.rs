@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::auth::{Principal, micros};
 use crate::checks;
 use crate::error::{ApiError, ApiResult};
-use crate::host::{Limits, Network, SandboxKey};
+use crate::host::{self, Limits, Network};
 use crate::metering;
 use crate::recovery::RuntimeNote;
 use crate::templates::Template;
@@ -164,18 +164,19 @@ impl Creation {
         who: &Principal,
         template: &Template,
         project_id: String,
-        key: &SandboxKey,
+        host: &host::Sandbox,
         created_at: Timestamp,
     ) -> store::Sandbox {
         let ready_at = Timestamp::now();
         let note = RuntimeNote {
             template: template.digest.clone(),
             languages: template.languages.clone(),
+            runtimes: host.runtimes().as_ref().clone(),
             ready_ticks_ms: Some(metering::ticks_ms()),
             disk_bytes: Some(self.limits.disk_bytes),
         };
         store::Sandbox {
-            id: format!("{}_{key}", IdKind::Sandbox.prefix()),
+            id: format!("{}_{}", IdKind::Sandbox.prefix(), host.key()),
             org_id: who.org_id.clone(),
             project_id,
             node_id: app.config.node_id.clone(),

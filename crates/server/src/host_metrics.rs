@@ -28,6 +28,11 @@ fn gauges(app: &App) -> Vec<Figure> {
         ),
         ("host_runs_active", "Runs that are not over", m.runs_alive),
         ("pool_ready", "Prepared sandboxes", m.pool_size),
+        (
+            "pool_complete",
+            "Prepared sandboxes with every driver",
+            m.pool_complete,
+        ),
     ];
     rows.map(|(name, help, value)| Figure {
         name,
@@ -41,6 +46,16 @@ fn gauges(app: &App) -> Vec<Figure> {
 fn counters(app: &App) -> Vec<Figure> {
     let m = app.host.metrics();
     let rows = [
+        (
+            "spares_started",
+            "Drivers started before they were asked for",
+            m.spares_started,
+        ),
+        (
+            "spares_claimed",
+            "Those of them that a context got",
+            m.spares_claimed,
+        ),
         ("pool_hits", "Creates served from the pool", m.pool_hits),
         (
             "pool_misses",

@@ -13,6 +13,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::host::{ClosedReason, SandboxSpec};
 use crate::metrics;
 use crate::request::RequestContext;
+use crate::runtimes;
 use crate::sandboxes::LiveSandbox;
 use crownest_api::sandbox::{DestroyedReason, Sandbox, SandboxStatus};
 use crownest_api::{IdKind, Timestamp, new_id};
@@ -52,18 +53,21 @@ impl App {
         let slot = self.sandboxes.slot(&who.org_id, limits.sandboxes_max)?;
         let created_at = Timestamp::now();
 
-        let mut env = self.config.sandbox_env.clone();
-        env.extend(creation.request.env.clone().unwrap_or_default());
+        let asked_env = creation.request.env.clone().unwrap_or_default();
+        let configured_env = &self.config.sandbox_env;
+        let chosen = runtimes::choose(&template, configured_env, &asked_env)?;
+        let env = runtimes::environment(&template, &chosen, configured_env, &asked_env);
         let spec = SandboxSpec {
             key: None,
             template: template.reference(),
             limits: creation.limits,
             network: creation.network,
+            runtimes: chosen,
             env,
             deadline: Duration::from_millis(creation.ttl_ms + INIT_GRACE_MS),
         };
         let (host, timings) = self.host.create(spec).await?;
-        let row = creation.row(self, who, &template, project_id, host.key(), created_at);
+        let row = creation.row(self, who, &template, project_id, &host, created_at);
         let deed = Deed {
             action: "sandbox.create",
             resource_kind: "sandbox",

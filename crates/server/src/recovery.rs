@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::error::ApiResult;
-use crate::host::{self, KnownSandbox, SandboxKey, TemplateRef};
+use crate::host::{self, KnownSandbox, Runtimes, SandboxKey, TemplateRef};
 use crate::lifecycle::{End, verdict};
 use crate::metering;
 use crate::sandboxes::LiveSandbox;
@@ -19,6 +19,9 @@ pub(crate) struct RuntimeNote {
     /// What it has interpreters for: the template may be removed while its sandboxes live.
     #[serde(default)]
     pub(crate) languages: Vec<String>,
+    /// The versions that it uses.
+    #[serde(default)]
+    pub(crate) runtimes: Runtimes,
     /// When it was ready, by the clock of [`metering::ticks_ms`].
     #[serde(default)]
     pub(crate) ready_ticks_ms: Option<i64>,
@@ -126,5 +129,6 @@ fn known(row: &store::Sandbox) -> Option<KnownSandbox> {
     Some(KnownSandbox {
         key: known_key(row)?,
         template,
+        runtimes: note.runtimes,
     })
 }

@@ -8,7 +8,7 @@ use crate::budget::Share;
 use crate::checks;
 use crate::code::{self, Active, Context};
 use crate::error::{ApiError, ApiResult};
-use crate::host::{Run, RunDone, RunEvent, RunOutcome as HostOutcome, RunSpec};
+use crate::host::{Kernel, Run, RunDone, RunEvent, RunOutcome as HostOutcome, RunSpec};
 use crate::idempotency::Answer;
 use crate::metrics;
 use crate::outputs::OutputPolicy;
@@ -45,7 +45,7 @@ const COMPLETE_BYTES: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct CheckedRun {
     code: String,
-    language: String,
+    language: &'static str,
     context_id: Option<String>,
     cwd: Option<String>,
     timeout: Duration,
@@ -60,7 +60,7 @@ impl CheckedRun {
             return Err(ApiError::new(ErrorCode::CodeSourceTooLarge, message)
                 .with_details(json!({ "field": "code", "limit": limit })));
         }
-        code::check_language(&request.language)?;
+        let language = code::language(&request.language)?;
         if request
             .context_id
             .as_ref()
@@ -81,7 +81,7 @@ impl CheckedRun {
                 may_promote: who.scopes.contains(Scope::ArtifactCreate),
             },
             code: request.code,
-            language: request.language,
+            language,
             context_id: request.context_id,
         })
     }
@@ -172,13 +172,16 @@ impl App {
         let started = Instant::now();
         let work = live.work();
         let context: Arc<Context> = self
-            .context_for_run(live, run.context_id.as_deref(), &run.language)
+            .context_for_run(live, run.context_id.as_deref(), run.language)
             .await?;
         let spec = RunSpec {
             context: context.id.clone(),
             code: run.code,
             timeout: run.timeout,
             cwd: run.cwd,
+            language: Kernel::of(run.language)
+                .filter(|kernel| kernel.is_of_several())
+                .map(|_| run.language.to_owned()),
         };
         let unbegun = Some(spec.clone());
         let (host_run, context_reset) = self.start_run(live, &context, spec).await?;
@@ -188,7 +191,7 @@ impl App {
             place: RunPlace {
                 sandbox_id: live.id.clone(),
                 context_id: context.id.clone(),
-                language: run.language,
+                language: run.language.to_owned(),
                 context_reset,
             },
             project_id: live.project_id.clone(),

@@ -5,6 +5,7 @@
 use crate::error::{ApiError, ApiResult};
 use crate::host::TemplateRef;
 use crownest_api::ErrorCode;
+use crownest_runtime::template::Runtime;
 use serde_json::json;
 use std::fmt;
 use std::sync::{Arc, RwLock};
@@ -26,6 +27,8 @@ pub struct Template {
     pub version_id: String,
     /// Languages of code contexts.
     pub languages: Vec<String>,
+    /// Runtimes and their versions.
+    pub runtimes: Vec<Runtime>,
     /// Whether the slug alone means this version.
     pub current: bool,
 }
@@ -183,6 +186,7 @@ mod tests {
             version: "1.0.0".into(),
             version_id: "tplv_1".into(),
             languages: vec!["python".into()],
+            runtimes: Vec::new(),
             current: true,
         };
         let old = Template {

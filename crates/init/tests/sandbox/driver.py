@@ -42,6 +42,7 @@ while True:
         os.environ.update(op["env"])
         continue
     names["run"] = run = op["run"]
+    names["frame"] = op
     state["count"] += 1
     status = "ok"
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -37,6 +37,7 @@ pub(crate) fn run_request(context: &str, run: u64) -> Request {
         run,
         timeout_ms: 1000,
         cwd: None,
+        language: None,
         quiet: false,
     }
 }

@@ -358,6 +358,7 @@ impl Client {
             run,
             timeout_ms,
             cwd: None,
+            language: None,
             quiet: false,
         };
         self.call_with(request, code.as_bytes()).unwrap();

@@ -14,6 +14,7 @@ mod remove;
 mod sandboxes;
 mod stage;
 mod starting;
+mod truststore;
 mod zygote;
 
 use crate::cgroup::{self, Cgroups};

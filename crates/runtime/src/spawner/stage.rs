@@ -4,7 +4,9 @@
 //! Who runs it: the spawner, as root, at start and (for /proc files of a new size) at a create.
 //! Sandboxes see it read-only and nosuid, and can name nothing else of it than what was bound.
 
+use super::truststore;
 use super::{SpawnerConfig, SpawnerError};
+use crate::kernels;
 use crate::plan::{StageFile, render_cpuinfo, render_meminfo};
 use crate::seccomp;
 use crate::sys::{AttrFlags, Instruction, set_mount_attr};
@@ -25,7 +27,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 const INIT_BINARY: &[u8] = include_bytes!(env!("CROWNEST_INIT_BINARY"));
-const KERNELS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 /// Device nodes of a sandbox: name, major, minor (Documentation/admin-guide/devices.txt).
 const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
@@ -48,6 +49,11 @@ const PROC_FILES_MAX: usize = 256;
 pub(super) const FIRST_FREE_FD: i32 = 10;
 /// Name of the seccomp program below the kernels, for zygotes.
 pub(super) const FILTER_FILE: &str = "kernels/seccomp.bpf";
+
+/// Where the JDKs of templates look for certificates, and what they find there when the operator
+/// has named none: Debian's own.
+const TRUST_STORE_FILE: &str = "kernels/certificates.jks";
+const TEMPLATE_TRUST_STORE: &str = "/etc/ssl/certs/java/cacerts";
 
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -90,7 +96,7 @@ impl Stage {
             make_dir(at, dir).map_err(stage("the stage"))?;
         }
         write_file(at, "empty", b"").map_err(stage("the stage"))?;
-        for (name, bytes) in KERNELS {
+        for (name, bytes) in kernels::FILES {
             write_kernel(at, name, bytes).map_err(stage("the kernels"))?;
         }
         write_file(at, FILTER_FILE, &seccomp::to_bytes(filter)).map_err(stage("the filter"))?;
@@ -98,6 +104,11 @@ impl Stage {
             let bytes = fs::read(source).map_err(stage("the CA certificates"))?;
             write_file(at, &StageFile::Certificates.path(), &bytes)
                 .map_err(stage("the CA certificates"))?;
+            write_file(at, TRUST_STORE_FILE, &truststore::from_pem(&bytes))
+                .map_err(stage("the CA certificates"))?;
+        } else {
+            symlinkat(TEMPLATE_TRUST_STORE, at, TRUST_STORE_FILE)
+                .map_err(|e| stage("the CA certificates")(e.into()))?;
         }
         mount_read_only(at, &path).map_err(stage("the stage"))?;
         let layer = |path: &Path| clone_tree(path).map_err(stage("the layers of views"));
@@ -248,12 +259,17 @@ fn make_dir(at: BorrowedFd<'_>, name: &str) -> io::Result<()> {
 }
 
 fn write_file(at: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    write_with_mode(at, name, bytes, 0o444)
+}
+
+fn write_with_mode(at: BorrowedFd<'_>, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    File::from(openat(at, name, flags, Mode::from_raw_mode(0o444))?).write_all(bytes)
+    File::from(openat(at, name, flags, Mode::from_raw_mode(mode))?).write_all(bytes)
 }
 
 /// `name` comes from our own source tree; its directories are made as they appear.
 fn write_kernel(at: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mode = kernels::mode_of(name);
     let name = format!("kernels/{name}");
     for (index, _) in name.match_indices('/').skip(1) {
         match make_dir(at, &name[..index]) {
@@ -261,7 +277,7 @@ fn write_kernel(at: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> 
             _ => {}
         }
     }
-    write_file(at, &name, bytes)
+    write_with_mode(at, &name, bytes, mode)
 }
 
 fn make_devices(at: BorrowedFd<'_>) -> io::Result<()> {

@@ -7,10 +7,12 @@
 //! changes a root that has been published. A build that was interrupted leaves a directory whose
 //! lock is free, and the next build sweeps it.
 
-use super::catalog::{self, Built, Manifest};
+use super::catalog::{self, Built, Manifest, PythonFacts};
 use super::definition::{Definition, FROM_DEPTH_MAX};
+use super::runtimes::{self, Runtime};
 use super::tool::Workbench;
-use super::{TemplateError, finish, python, reading, root, writing};
+use super::{TemplateError, finish, go, java, node, python, reading, root, writing};
+use crate::kernels;
 use crownest_api::Timestamp;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -27,6 +29,8 @@ const TOOLS: [(&str, &str); 6] = [
     ("chroot", "coreutils"),
     ("cp", "coreutils"),
 ];
+/// The language that every root has.
+const SHELL: &str = "bash";
 const BUILD_PREFIX: &str = ".build-";
 const REMOVED_PREFIX: &str = ".removed-";
 
@@ -171,11 +175,11 @@ fn make(
         definition,
         base.map(|base| base.rootfs.as_path()),
     )?;
-    let inherited = base.and_then(|base| base.python.clone());
-    let python = match &definition.python {
-        Some(python) => Some(python::install(&mut bench, python)?),
-        None => inherited,
-    };
+    let (python, own) = install(&mut bench, definition)?;
+    let python = python.or_else(|| base.and_then(|base| base.python.clone()));
+    let inherited = base
+        .map(|base| base.runtimes.as_slice())
+        .unwrap_or_default();
     let rootfs = bench.rootfs.clone();
     let size = bench.timed("cleaning and checking", || finish::finish(&rootfs))?;
     let digest = if refresh {
@@ -198,11 +202,12 @@ fn make(
         build_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         disk_bytes: size.disk_bytes,
         files: size.files,
-        languages: definition.languages.clone(),
+        languages: languages(definition),
         preload: preload
             .or_else(|| base.map(|base| base.preload.clone()))
             .unwrap_or_default(),
         python,
+        runtimes: runtimes::inherit(inherited, own),
     };
     let built = bench.timed("writing to disk", || {
         catalog::publish(&place.path.join("out"), &manifest, templates)
@@ -216,6 +221,41 @@ fn make(
         started.elapsed().as_secs_f64()
     ));
     Ok(built)
+}
+
+/// What each package manager brings, in an order in which later ones may need earlier ones.
+fn install(
+    bench: &mut Workbench<'_>,
+    definition: &Definition,
+) -> Result<(Option<PythonFacts>, Vec<Runtime>), TemplateError> {
+    let kernels_dir = bench.inputs.join("kernels");
+    kernels::write_below(&kernels_dir).map_err(writing(&kernels_dir))?;
+    let mut own = Vec::new();
+    let mut facts = None;
+    if let Some(python) = &definition.python {
+        let installed = python::install(bench, python)?;
+        own.push(python::runtime(&installed));
+        facts = Some(installed);
+    }
+    if let Some(node) = &definition.node {
+        own.push(node::install(bench, node)?);
+    }
+    if let Some(java) = &definition.java {
+        own.push(java::install(bench, java)?);
+    }
+    if let Some(go) = &definition.go {
+        own.push(go::install(bench, go)?);
+    }
+    Ok((facts, own))
+}
+
+/// A shell is in every root, whether or not its definition says so.
+fn languages(definition: &Definition) -> Vec<String> {
+    let mut languages = definition.languages.clone();
+    if !languages.iter().any(|language| language == SHELL) {
+        languages.push(SHELL.to_owned());
+    }
+    languages
 }
 
 /// Name of one more build of a definition that has one.

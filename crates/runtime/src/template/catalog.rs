@@ -2,7 +2,8 @@
 //!
 //! Owns: `template.json`, the `current` link, the `in-use` lock. Does not own how a root is made.
 
-use super::{TemplateError, reading, slug_ok, writing};
+use super::runtimes::Runtime;
+use super::{TemplateError, python, reading, slug_ok, writing};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -44,6 +45,9 @@ pub struct Manifest {
     pub preload: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub python: Option<PythonFacts>,
+    /// Runtimes and their versions, by kernel. Empty in what was built before there were several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<Runtime>,
 }
 
 /// The interpreter inside a root.
@@ -67,6 +71,7 @@ pub struct Built {
     pub preload: Vec<String>,
     pub languages: Vec<String>,
     pub python: Option<PythonFacts>,
+    pub runtimes: Vec<Runtime>,
     pub manifest: Manifest,
     /// Whether its slug alone means this version.
     pub current: bool,
@@ -130,10 +135,19 @@ impl Built {
             preload: manifest.preload.clone(),
             languages: manifest.languages.clone(),
             python: manifest.python.clone(),
+            runtimes: runtimes_of(&manifest),
             manifest,
             current,
             directory: directory.to_owned(),
         })
+    }
+}
+
+/// What a manifest says, also one that says it in the words of an older builder.
+fn runtimes_of(manifest: &Manifest) -> Vec<Runtime> {
+    match &manifest.python {
+        Some(facts) if manifest.runtimes.is_empty() => vec![python::runtime(facts)],
+        _ => manifest.runtimes.clone(),
     }
 }
 
@@ -342,6 +356,7 @@ mod tests {
             languages: vec!["python".to_owned()],
             preload: vec!["numpy".to_owned()],
             python: None,
+            runtimes: Vec::new(),
         }
     }
 

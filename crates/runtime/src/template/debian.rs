@@ -5,7 +5,7 @@
 //! what else the host has installed. Nothing of the host's configuration stays in the image.
 
 use super::TemplateError;
-use super::definition::{Debian, SUITE};
+use super::tables::{Debian, SUITE};
 use super::tool::{As, Workbench, path_text};
 use super::writing;
 use std::process::{Command, Stdio};

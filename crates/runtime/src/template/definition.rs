@@ -3,6 +3,8 @@
 //! Owns: the format, its rules, the definitions inside the binary, the digest. Does no building.
 
 use super::TemplateError;
+use super::tables::{Debian, Go, Java, Node, Python, check_list};
+use crate::kernels;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -12,17 +14,13 @@ pub const BUILDER_VERSION: u32 = 1;
 pub(super) const SLUG_BYTES_MAX: usize = 40;
 /// Longest version.
 pub(super) const VERSION_BYTES_MAX: usize = 32;
-/// Longest package requirement or module name.
-pub(super) const ITEM_BYTES_MAX: usize = 128;
-/// Entries in any list of a definition.
-pub(super) const ITEMS_MAX: usize = 1000;
 /// Size of a template.toml.
 pub(super) const DEFINITION_BYTES_MAX: u64 = 256 * 1024;
 /// How many `from` may follow each other.
 pub(super) const FROM_DEPTH_MAX: usize = 4;
 
 /// The definitions inside the binary.
-const EMBEDDED: [(&str, &str); 2] = [
+const EMBEDDED: [(&str, &str); 5] = [
     (
         "base",
         include_str!("../../../../templates/base/template.toml"),
@@ -30,6 +28,18 @@ const EMBEDDED: [(&str, &str); 2] = [
     (
         "python",
         include_str!("../../../../templates/python/template.toml"),
+    ),
+    (
+        "node",
+        include_str!("../../../../templates/node/template.toml"),
+    ),
+    (
+        "python-node",
+        include_str!("../../../../templates/python-node/template.toml"),
+    ),
+    (
+        "code-interpreter",
+        include_str!("../../../../templates/code-interpreter/template.toml"),
     ),
 ];
 
@@ -52,31 +62,12 @@ pub struct Definition {
     pub debian: Option<Debian>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub python: Option<Python>,
-}
-
-/// Packages of the distribution.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Debian {
-    pub suite: String,
-    pub packages: Vec<String>,
-}
-
-/// Wheels for the distribution's interpreter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Python {
-    /// `name==version`.
-    pub packages: Vec<String>,
-    /// `name==version` of everything that `packages` pull in.
-    pub constraints: Vec<String>,
-    #[serde(default)]
-    pub drop_tests: bool,
-    /// What a zygote imports before its first fork.
-    pub preload: Vec<String>,
-    /// What the build imports to prove that it can be.
-    #[serde(default)]
-    pub imports: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Node>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub java: Option<Java>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go: Option<Go>,
 }
 
 impl Definition {
@@ -144,18 +135,36 @@ impl Definition {
         let mut hasher = blake3::Hasher::new_derive_key("crownest template definition v1");
         let canonical = serde_json::to_vec(self).expect("strings and numbers serialise");
         let builder = BUILDER_VERSION.to_string();
-        let parts = [
+        let mut parts = vec![
             builder.as_bytes(),
             std::env::consts::ARCH.as_bytes(),
             base.unwrap_or("").as_bytes(),
             &canonical,
         ];
+        // What is built of our own sources. A template without such tables has the digest that it
+        // always had.
+        for (name, bytes) in self.kernel_inputs() {
+            parts.extend([name.as_bytes(), bytes]);
+        }
         for part in parts {
             // Lengths first, so that no two different lists of parts read the same.
             hasher.update(&u64::try_from(part.len()).expect("fits").to_le_bytes());
             hasher.update(part);
         }
         hasher.finalize().to_hex().to_string()
+    }
+
+    /// Sources of drivers that a build of this definition turns into something in the root.
+    fn kernel_inputs(&self) -> impl Iterator<Item = (&'static str, &'static [u8])> {
+        let wanted = [
+            (self.java.is_some(), kernels::JAVA),
+            (self.go.is_some(), kernels::GO),
+        ];
+        kernels::FILES.iter().copied().filter(move |(name, _)| {
+            wanted
+                .iter()
+                .any(|(wanted, kernel)| *wanted && kernels::is_of(name, kernel))
+        })
     }
 
     fn check(&self) -> Result<(), String> {
@@ -179,30 +188,14 @@ impl Definition {
             return Err("neither `from` nor [debian]: there is nothing to start from".to_owned());
         }
         check_list("languages", &self.languages, slug_ok)?;
-        if let Some(debian) = &self.debian {
-            if debian.suite != SUITE {
-                return Err(format!(
-                    "suite {:?} is not supported, only {SUITE}",
-                    debian.suite
-                ));
-            }
-            check_list("debian.packages", &debian.packages, debian_package_ok)?;
-        }
-        if let Some(python) = &self.python {
-            check_list("python.packages", &python.packages, pinned_ok)?;
-            check_list("python.constraints", &python.constraints, pinned_ok)?;
-            check_list("python.preload", &python.preload, module_ok)?;
-            check_list("python.imports", &python.imports, module_ok)?;
-            if !python.packages.iter().any(|item| item.starts_with("pip==")) {
-                return Err("python.packages needs pip".to_owned());
-            }
-        }
+        self.debian.as_ref().map_or(Ok(()), Debian::check)?;
+        self.python.as_ref().map_or(Ok(()), Python::check)?;
+        self.node.as_ref().map_or(Ok(()), Node::check)?;
+        self.java.as_ref().map_or(Ok(()), Java::check)?;
+        self.go.as_ref().map_or(Ok(()), Go::check)?;
         Ok(())
     }
 }
-
-/// The Debian release that templates are made of.
-pub(super) const SUITE: &str = "bookworm";
 
 fn read_bounded(path: &Path) -> Result<Option<String>, TemplateError> {
     use std::io::Read;
@@ -229,19 +222,6 @@ fn read_bounded(path: &Path) -> Result<Option<String>, TemplateError> {
     Ok(Some(text))
 }
 
-fn check_list(name: &str, items: &[String], ok: fn(&str) -> bool) -> Result<(), String> {
-    if items.len() > ITEMS_MAX {
-        return Err(format!("{name} has more than {ITEMS_MAX} entries"));
-    }
-    match items
-        .iter()
-        .find(|item| item.len() > ITEM_BYTES_MAX || !ok(item))
-    {
-        Some(item) => Err(format!("{name} has an entry that cannot be used: {item:?}")),
-        None => Ok(()),
-    }
-}
-
 /// Whether a string can be a slug: a directory name that needs no escaping anywhere.
 #[must_use]
 pub fn slug_ok(slug: &str) -> bool {
@@ -249,34 +229,6 @@ pub fn slug_ok(slug: &str) -> bool {
     (1..=SLUG_BYTES_MAX).contains(&slug.len())
         && slug.bytes().all(letters_ok)
         && !slug.starts_with('-')
-}
-
-/// Debian policy 5.6.1; the first letter keeps options out of the command line.
-fn debian_package_ok(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+.-".contains(&b))
-}
-
-fn pinned_ok(requirement: &str) -> bool {
-    let part_ok = |part: &str, more: &[u8]| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
-    };
-    requirement
-        .split_once("==")
-        .is_some_and(|(name, version)| part_ok(name, b"-_.") && part_ok(version, b".+!-_"))
-}
-
-fn module_ok(name: &str) -> bool {
-    let word_ok = |word: &str| {
-        word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    };
-    name.split('.').all(word_ok)
 }
 
 #[cfg(test)]
@@ -360,7 +312,10 @@ mod tests {
             Definition::load("base", Some(dir.path())).unwrap().version,
             "1.0.0"
         );
-        assert_eq!(Definition::slugs(Some(dir.path())), ["base", "python"]);
+        assert_eq!(
+            Definition::slugs(Some(dir.path())),
+            ["base", "code-interpreter", "node", "python", "python-node"]
+        );
         assert!(Definition::load("../base", Some(dir.path())).is_err());
         assert!(Definition::load("nosuch", Some(dir.path())).is_err());
     }

@@ -15,18 +15,25 @@
 //! Privilege: [`build`] and [`remove`] run as root from the command line, never in the server.
 //! [`find`] and [`list`] only read, and need nothing.
 
+mod bootstrap;
 mod build;
 mod catalog;
 mod debian;
 mod definition;
 mod finish;
+mod go;
+mod java;
+mod node;
 mod python;
 mod root;
+mod runtimes;
+mod tables;
 mod tool;
 
 pub use build::{BuildOptions, build};
 pub use catalog::{Built, InUse, Manifest, PythonFacts, find, list, remove};
 pub use definition::{BUILDER_VERSION, Definition, slug_ok};
+pub use runtimes::{Runtime, RuntimeVersion};
 
 use std::io;
 use std::path::PathBuf;

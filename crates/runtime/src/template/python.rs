@@ -5,9 +5,11 @@
 //! network. Proxies and certificates of the host are passed to pip and do not stay in the image.
 
 use super::TemplateError;
+use super::bootstrap::of_host;
 use super::catalog::PythonFacts;
 use super::debian::proxies;
-use super::definition::Python;
+use super::runtimes::{Runtime, RuntimeVersion};
+use super::tables::Python;
 use super::tool::{As, Workbench};
 use super::{reading, writing};
 use std::collections::BTreeSet;
@@ -16,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// Inside every root.
 const EXECUTABLE: &str = "/usr/bin/python3";
+/// Where its `bin` is.
+const HOME: &str = "/usr";
 /// Where Debian's interpreter looks for what the administrator installed.
 const LIBRARIES: &str = "usr/local/lib/python3.11/dist-packages";
 /// Where a zygote or a sandbox finds matplotlib's font index (a template's own copy).
@@ -25,6 +29,15 @@ const HOME_FONT_CACHE: &str = "home/user/.cache/matplotlib";
 const FONT_INDEX_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Uid of the user in every root.
 const USER: u32 = 1000;
+
+/// The interpreter as a runtime among others.
+pub(super) fn runtime(facts: &PythonFacts) -> Runtime {
+    let version = RuntimeVersion {
+        version: facts.version.clone(),
+        home: HOME.to_owned(),
+    };
+    Runtime::new("python", vec![version], &facts.version)
+}
 
 /// The distribution carries pip as a wheel for its venvs; that one installs the current one.
 const INSTALL: &str = r#"set -eu
@@ -128,19 +141,20 @@ fn write_inputs(
         "constraints.txt",
         &[python.packages.join("\n"), python.constraints.join("\n")].join("\n"),
     )?;
+    pip_environment(bench)
+}
+
+/// What pip needs to reach the registries of the host, its configuration among the inputs.
+pub(super) fn pip_environment(
+    bench: &Workbench<'_>,
+) -> Result<Vec<(String, String)>, TemplateError> {
     let mut environment = proxies();
-    for name in [
+    environment.extend(of_host(&[
         "PIP_INDEX_URL",
         "PIP_EXTRA_INDEX_URL",
         "PIP_TRUSTED_HOST",
         "PIP_DEFAULT_TIMEOUT",
-    ] {
-        environment.extend(
-            std::env::var(name)
-                .ok()
-                .map(|value| (name.to_owned(), value)),
-        );
-    }
+    ]));
     let mut set = |name: &str, value: &str| environment.push((name.to_owned(), value.to_owned()));
     set("HOME", "/root");
     if bench.inputs.join(super::root::CA_BUNDLE).is_file() {
@@ -151,7 +165,8 @@ fn write_inputs(
     }
     match host_pip_config() {
         Some(text) => {
-            put("pip.conf", &text)?;
+            let path = bench.inputs.join("pip.conf");
+            fs::write(&path, text).map_err(writing(&path))?;
             set("PIP_CONFIG_FILE", "/run/crownest-build/pip.conf");
         }
         None => set("PIP_CONFIG_FILE", "/dev/null"),

@@ -44,6 +44,10 @@ mkdir "$root/run/crownest-build"
 mount --bind "$inputs" "$root/run/crownest-build"
 mount -o remount,bind,ro "$root/run/crownest-build"
 mount --bind "$scratch" "$root/tmp"
+if [ -d "$inputs/kernels" ]; then
+  mount --bind "$inputs/kernels" "$root/opt/crownest"
+  mount -o remount,bind,ro "$root/opt/crownest"
+fi
 for name in resolv.conf hosts; do
   if [ -e "/etc/$name" ]; then
     mount --bind "$(readlink -f "/etc/$name")" "$root/etc/$name"
@@ -70,6 +74,8 @@ pub(super) struct Workbench<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum As {
     Root,
+    /// For what is built of our own sources: nothing is to be fetched.
+    OfflineRoot,
     /// uid 1000, as in a sandbox; without a network.
     SandboxUser,
 }
@@ -128,6 +134,7 @@ impl Workbench<'_> {
         );
         let (owner, network): (_, &[&str]) = match who {
             As::Root => ("0:0", &[]),
+            As::OfflineRoot => ("0:0", &["--net"]),
             As::SandboxUser => ("1000:1000", &["--net"]),
         };
         let mut entering = vec![

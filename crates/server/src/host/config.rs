@@ -1,9 +1,9 @@
 //! What the host is told at start.
 
+use super::kernels::{Kernel, Runtimes};
 use super::spawner::{Limits, Network, Spawner};
 use super::types::TemplateRef;
 use crate::egress::Policy;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,24 +15,17 @@ pub struct HostConfig {
     pub sandboxes_max: usize,
     /// Egress rules of every sandbox that sets none of its own.
     pub egress: Arc<Policy>,
-    /// Program of each language's driver, for contexts that are started and not forked.
-    pub drivers: BTreeMap<String, Vec<String>>,
-    /// Languages whose driver the spawner can fork from a zygote.
-    pub forkable: Vec<String>,
     pub pool: PoolConfig,
 }
 
 impl HostConfig {
-    /// The usual configuration around a spawner: Python, no pool.
+    /// The usual configuration around a spawner, without a pool.
     #[must_use]
     pub fn new(spawner: Arc<dyn Spawner>, egress: Arc<Policy>) -> Self {
-        let python = ["/usr/bin/python3", "-B", "/opt/crownest/python/driver.py"];
         Self {
             spawner,
             sandboxes_max: 4_000,
             egress,
-            drivers: BTreeMap::from([("python".into(), python.map(str::to_owned).to_vec())]),
-            forkable: vec!["python".into()],
             pool: PoolConfig::default(),
         }
     }
@@ -76,6 +69,9 @@ pub struct PoolTemplate {
     pub size: usize,
     pub limits: Limits,
     pub network: Network,
-    /// Language of the driver that is adopted beforehand; none: an empty sandbox.
-    pub driver: Option<String>,
+    /// The versions of its drivers: those that a sandbox has that asks for none.
+    pub runtimes: Runtimes,
+    /// Drivers that it has before it is asked for. Those that are forked are there at once; the
+    /// others are started one after the other, when nothing else is missing.
+    pub drivers: Vec<&'static Kernel>,
 }

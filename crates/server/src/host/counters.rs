@@ -22,6 +22,8 @@ pub(super) struct Counters {
     pub(super) runs_recovered: AtomicU64,
     pub(super) execs: AtomicU64,
     pub(super) forks: AtomicU64,
+    pub(super) spares_started: AtomicU64,
+    pub(super) spares_claimed: AtomicU64,
 }
 
 /// A reading of the host's counters.
@@ -33,6 +35,8 @@ pub struct HostMetrics {
     pub runs_alive: u64,
     /// Prepared sandboxes that wait.
     pub pool_size: u64,
+    /// Those of them that have every driver that they should have.
+    pub pool_complete: u64,
     pub pool_hits: u64,
     pub pool_misses: u64,
     /// Prepared sandboxes that died or grew too old.
@@ -58,6 +62,10 @@ pub struct HostMetrics {
     pub execs: u64,
     /// Drivers forked from a zygote.
     pub forks: u64,
+    /// Drivers started before anybody asked for them.
+    pub spares_started: u64,
+    /// Those of them that a context got.
+    pub spares_claimed: u64,
 }
 
 pub(super) fn count(counter: &AtomicU64) {
@@ -72,6 +80,7 @@ impl Counters {
             live: 0,
             runs_alive: 0,
             pool_size: 0,
+            pool_complete: 0,
             pool_hits: get(&self.pool_hits),
             pool_misses: get(&self.pool_misses),
             pool_discarded: get(&self.pool_discarded),
@@ -89,6 +98,8 @@ impl Counters {
             runs_recovered: get(&self.runs_recovered),
             execs: get(&self.execs),
             forks: get(&self.forks),
+            spares_started: get(&self.spares_started),
+            spares_claimed: get(&self.spares_claimed),
         }
     }
 }

@@ -51,8 +51,6 @@ impl InitLink {
             .expect("a runtime");
         let shared = Arc::new(Shared {
             spawner: Arc::new(NoSpawner),
-            drivers: std::collections::BTreeMap::new(),
-            forkable: Vec::new(),
             egress: Arc::new(Policy::default()),
             counters: super::counters::Counters::default(),
         });

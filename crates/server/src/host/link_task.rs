@@ -329,7 +329,7 @@ fn bury_context(sandbox: &Sandbox, target: u64, outcome: &RunOutcome) {
 
 /// Makes this side agree with what init says is there, and asks for what was missed.
 pub(super) fn take_hello(sandbox: &Arc<Sandbox>, link: &Link, hello: Hello) {
-    sandbox.set_spares(&hello.spares);
+    sandbox.spares.set(&hello.spares);
     sandbox.contexts.reconcile(&hello.contexts);
     let known: Vec<Arc<Target>> = sandbox.targets().values().cloned().collect();
     for target in known {

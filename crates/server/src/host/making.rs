@@ -4,6 +4,7 @@
 use super::counters::count;
 use super::error::HostError;
 use super::inbox::Inbox;
+use super::kernels::Runtimes;
 use super::link::Link;
 use super::link_task::{Hello, connect, read_link, recovered_target_floor, take_hello};
 use super::pool::Pool;
@@ -50,6 +51,8 @@ pub(super) struct Recipe {
     pub(super) template: TemplateRef,
     pub(super) limits: Limits,
     pub(super) network: Network,
+    /// Chosen when it is handed out: a pooled one fits whatever they are.
+    pub(super) runtimes: Runtimes,
 }
 
 /// 26 random letters and digits.
@@ -196,6 +199,7 @@ impl Inner {
         unclaimed.key = None;
         let place = unclaimed.place.take();
         let sandbox = self.animate(identity, link, inbox, hello, place);
+        sandbox.set_runtimes(recipe.runtimes.clone());
         Ok((Unfinished::new(self, sandbox), spawner))
     }
 
@@ -247,6 +251,7 @@ impl Inner {
         };
         self.owned().insert(known.key.clone());
         let sandbox = self.animate(identity, link, inbox, hello, place);
+        sandbox.set_runtimes(known.runtimes.clone());
         sandbox.raise_targets(floor);
         self.publish(&sandbox);
         // A process that ended meanwhile may be the one that was killed for memory. (Or one before

@@ -21,6 +21,10 @@ use tokio_util::task::TaskTracker;
 const RECOVERS_MAX: usize = 16;
 /// Longest wait for pooled sandboxes to go at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A driver that a sandbox was handed out with and that no context has claimed for so long is
+/// wanted by nobody: it ends, and a context that comes later starts its own.
+const SPARE_IDLE_MAX: Duration = Duration::from_secs(5 * 60);
+
 /// The live sandboxes of this node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -35,8 +39,6 @@ impl Host {
     pub async fn start(config: HostConfig) -> Result<Self, HostError> {
         let shared = Shared {
             spawner: config.spawner,
-            drivers: config.drivers,
-            forkable: config.forkable,
             egress: config.egress,
             counters: Counters::default(),
         };
@@ -86,12 +88,14 @@ impl Host {
             template: spec.template,
             limits: spec.limits,
             network: spec.network,
+            runtimes: spec.runtimes,
         };
         if spec.key.is_none()
             && let Some(pooled) = self.inner.take_pooled(&recipe)
         {
             let mut made = Unfinished::new(&self.inner, pooled);
-            if configure(&made.sandbox, spec.env.clone(), spec.deadline)
+            made.sandbox.set_runtimes(recipe.runtimes.clone());
+            if configure(&made.sandbox, spec.env.clone(), spec.deadline, true)
                 .await
                 .is_ok()
             {
@@ -112,7 +116,7 @@ impl Host {
             None => generated_key()?,
         };
         let (mut made, spawner) = self.inner.make_cold(key, &recipe).await?;
-        configure(&made.sandbox, spec.env, spec.deadline).await?;
+        configure(&made.sandbox, spec.env, spec.deadline, false).await?;
         self.inner.publish(&made.sandbox);
         let total = started.elapsed();
         let timings = CreateTimings {
@@ -228,6 +232,7 @@ impl Host {
         metrics.live = sandboxes.len() as u64;
         metrics.runs_alive = sandboxes.values().map(|s| s.runs_alive() as u64).sum();
         metrics.pool_size = self.inner.pool.len() as u64;
+        metrics.pool_complete = self.inner.pool.complete() as u64;
         metrics
     }
 }
@@ -237,7 +242,17 @@ async fn configure(
     sandbox: &Sandbox,
     env: BTreeMap<String, String>,
     deadline: Duration,
+    pooled: bool,
 ) -> Result<(), HostError> {
+    sandbox.spares.fit(&env);
+    let unclaimed = async {
+        // One may be on its way without being counted yet.
+        if pooled {
+            sandbox.end_spares_after(SPARE_IDLE_MAX).await
+        } else {
+            Ok(())
+        }
+    };
     let environment = async {
         if env.is_empty() {
             Ok(())
@@ -245,5 +260,5 @@ async fn configure(
             sandbox.set_environment(env).await
         }
     };
-    tokio::try_join!(environment, sandbox.set_deadline(deadline)).map(drop)
+    tokio::try_join!(environment, sandbox.set_deadline(deadline), unclaimed).map(drop)
 }

@@ -3,16 +3,22 @@
 //! An entry is handed out once and never comes back; it is untouched by any tenant. Filling is
 //! slow on purpose: it waits for creates in progress, keeps a rate, and stops while the machine
 //! is short of memory.
+//!
+//! An entry is there as soon as it has what can be forked. Runtimes that have to be started take a
+//! hundred times longer: they follow one by one when no entry is missing, so that whoever asks for
+//! many sandboxes in a row does not pay for languages that he does not use.
 
 use super::config::{PoolConfig, PoolTemplate};
 use super::counters::count;
 use super::error::HostError;
+use super::kernels::Kernel;
 use super::making::{Inner, Recipe, generated_key};
 use super::sandbox::Sandbox;
+use super::shelf::Shelf;
 use super::spawner::TemplateDigest;
 use super::types::ClosedReason;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -37,65 +43,33 @@ pub(super) struct Pool {
     wanted: Notify,
     foreground: AtomicUsize,
     foreground_idle: Notify,
+    /// A driver of an entry is being started.
+    completing: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Slot {
     template: PoolTemplate,
-    shelf: Shelf<Arc<Sandbox>>,
+    shelf: Shelf<Arc<Entry>>,
     /// Being made.
     making: AtomicUsize,
 }
 
-/// Things with a date, handed out once each, oldest first.
+/// A prepared sandbox, and what it still should get.
 #[derive(Debug)]
-struct Shelf<T> {
-    entries: Mutex<VecDeque<(Instant, T)>>,
-    age_max: Duration,
+struct Entry {
+    sandbox: Arc<Sandbox>,
+    /// Kernels whose driver has yet to be started, in their order.
+    lacking: Mutex<VecDeque<&'static Kernel>>,
 }
 
-impl<T> Shelf<T> {
-    fn entries(&self) -> MutexGuard<'_, VecDeque<(Instant, T)>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+impl Entry {
+    fn lacking(&self) -> MutexGuard<'_, VecDeque<&'static Kernel>> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, thing: T) {
-        self.entries().push_back((Instant::now(), thing));
-    }
-
-    fn len(&self) -> usize {
-        self.entries().len()
-    }
-
-    /// The oldest that is fresh, and the stale ones before it.
-    fn take(&self, usable: impl Fn(&T) -> bool) -> (Option<T>, Vec<T>) {
-        let mut stale = Vec::new();
-        let mut entries = self.entries();
-        while let Some((made, thing)) = entries.pop_front() {
-            if made.elapsed() <= self.age_max && usable(&thing) {
-                return (Some(thing), stale);
-            }
-            stale.push(thing);
-        }
-        (None, stale)
-    }
-
-    /// Removes the stale ones.
-    fn sort_out(&self, usable: impl Fn(&T) -> bool) -> Vec<T> {
-        let mut stale = Vec::new();
-        let mut entries = self.entries();
-        for (made, thing) in std::mem::take(&mut *entries) {
-            if made.elapsed() <= self.age_max && usable(&thing) {
-                entries.push_back((made, thing));
-            } else {
-                stale.push(thing);
-            }
-        }
-        stale
-    }
-
-    fn drain(&self) -> Vec<T> {
-        self.entries().drain(..).map(|(_, thing)| thing).collect()
+    fn is_complete(&self) -> bool {
+        self.lacking().is_empty()
     }
 }
 
@@ -119,8 +93,8 @@ impl Drop for Foreground<'_> {
     }
 }
 
-fn is_alive(sandbox: &Arc<Sandbox>) -> bool {
-    !sandbox.is_closed()
+fn is_alive(entry: &Arc<Entry>) -> bool {
+    !entry.sandbox.is_closed()
 }
 
 impl Pool {
@@ -138,10 +112,7 @@ impl Pool {
             if template.size > 0 {
                 slots.push(Slot {
                     template: template.clone(),
-                    shelf: Shelf {
-                        entries: Mutex::default(),
-                        age_max: config.entry_age_max,
-                    },
+                    shelf: Shelf::new(config.entry_age_max),
                     making: AtomicUsize::new(0),
                 });
             }
@@ -152,6 +123,7 @@ impl Pool {
             wanted: Notify::new(),
             foreground: AtomicUsize::new(0),
             foreground_idle: Notify::new(),
+            completing: AtomicBool::new(false),
         })
     }
 
@@ -161,6 +133,12 @@ impl Pool {
 
     pub(super) fn len(&self) -> usize {
         self.slots.iter().map(|slot| slot.shelf.len()).sum()
+    }
+
+    /// Entries that lack nothing.
+    pub(super) fn complete(&self) -> usize {
+        let entries = self.slots.iter().flat_map(|slot| slot.shelf.all());
+        entries.filter(|entry| entry.is_complete()).count()
     }
 
     pub(super) fn nudge(&self) {
@@ -179,22 +157,28 @@ impl Pool {
                 && slot.template.limits == recipe.limits
                 && slot.template.network == recipe.network
         })?;
-        let (fresh, stale) = slot.shelf.take(is_alive);
+        let (fresh, stale) = slot.shelf.take(is_alive, |entry| entry.is_complete());
         self.nudge();
-        Some(Taken { fresh, stale })
+        let sandbox = |entry: Arc<Entry>| Arc::clone(&entry.sandbox);
+        Some(Taken {
+            fresh: fresh.map(sandbox),
+            stale: stale.into_iter().map(sandbox).collect(),
+        })
     }
 
     /// Gives one up, because its place is needed.
     pub(super) fn evict(&self) -> Option<Arc<Sandbox>> {
         self.slots
             .iter()
-            .find_map(|slot| slot.shelf.take(|_| true).0)
+            .find_map(|slot| slot.shelf.take(|_| true, |_| false).0)
+            .map(|entry| Arc::clone(&entry.sandbox))
     }
 
     pub(super) fn drain(&self) -> Vec<Arc<Sandbox>> {
         self.slots
             .iter()
             .flat_map(|slot| slot.shelf.drain())
+            .map(|entry| Arc::clone(&entry.sandbox))
             .collect()
     }
 
@@ -219,6 +203,15 @@ impl Pool {
             .max_by_key(|(_, missing)| *missing)
             .map(|(index, _)| index)
     }
+
+    /// The entry to complete next: the one that lacks most.
+    fn most_lacking(&self) -> Option<Arc<Entry>> {
+        self.slots
+            .iter()
+            .flat_map(|slot| slot.shelf.all())
+            .filter(|entry| !entry.is_complete())
+            .max_by_key(|entry| entry.lacking().len())
+    }
 }
 
 /// Keeps the pool full until the host stops.
@@ -230,7 +223,11 @@ pub(super) async fn refill(inner: Arc<Inner>) {
     let mut next = Instant::now();
     while !inner.stopping.is_cancelled() {
         discard_stale(&inner);
-        let Some(slot) = pool.most_wanting().filter(|_| memory_allows(&pool.config)) else {
+        let Some(slot) = pool
+            .most_wanting()
+            .filter(|_| memory_allows(&pool.config, 0))
+        else {
+            complete_one(&inner);
             tokio::select! {
                 () = inner.stopping.cancelled() => return,
                 () = pool.wanted.notified() => {}
@@ -274,9 +271,9 @@ fn failure_pause(failures: usize) -> Duration {
 
 fn discard_stale(inner: &Inner) {
     for slot in &inner.pool.slots {
-        for sandbox in slot.shelf.sort_out(is_alive) {
+        for entry in slot.shelf.sort_out(is_alive) {
             count(&inner.shared.counters.pool_discarded);
-            sandbox.close(ClosedReason::Destroyed);
+            entry.sandbox.close(ClosedReason::Destroyed);
         }
     }
 }
@@ -287,11 +284,15 @@ async fn make_entry(inner: &Arc<Inner>, slot: usize) -> bool {
     match prepared(inner, template).await {
         Ok(sandbox) => {
             let shelf = &inner.pool.slots[slot].shelf;
-            shelf.put(sandbox);
+            let started = template.drivers.iter().filter(|kernel| !kernel.forkable);
+            shelf.put(Arc::new(Entry {
+                sandbox,
+                lacking: Mutex::new(started.copied().collect()),
+            }));
             // The host may have stopped between: then nobody empties the shelf but us.
             if inner.stopping.is_cancelled() {
-                for sandbox in shelf.drain() {
-                    sandbox.close(ClosedReason::Destroyed);
+                for entry in shelf.drain() {
+                    entry.sandbox.close(ClosedReason::Destroyed);
                 }
             }
             true
@@ -309,23 +310,64 @@ async fn prepared(inner: &Arc<Inner>, template: &PoolTemplate) -> Result<Arc<San
         template: template.template.clone(),
         limits: template.limits,
         network: template.network,
+        runtimes: template.runtimes.clone(),
     };
     let (mut made, _) = inner.make_cold(generated_key()?, &recipe).await?;
     // Replaced when it is handed out; until then, a server that dies leaves nothing for ever.
     let lifetime = inner.pool.config.entry_age_max * 2;
     made.sandbox.set_deadline(lifetime).await?;
-    if let Some(language) = &template.driver {
-        made.sandbox.add_spare_driver(language).await?;
+    for kernel in template.drivers.iter().filter(|kernel| kernel.forkable) {
+        made.sandbox.add_spare_driver(kernel).await?;
     }
     Ok(made.finished())
 }
 
-fn memory_allows(config: &PoolConfig) -> bool {
+/// Starts, beside everything else, one driver that some entry lacks, unless one is being started.
+fn complete_one(inner: &Arc<Inner>) {
+    let pool = &inner.pool;
+    let Some(entry) = pool.most_lacking() else {
+        return;
+    };
+    let next = entry.lacking().front().copied();
+    let Some(kernel) = next.filter(|kernel| memory_allows(&pool.config, kernel.idle_bytes)) else {
+        return;
+    };
+    if pool.completing.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let maker = Arc::clone(inner);
+    inner.tasks.spawn(async move {
+        maker.pool.background_turn().await;
+        tokio::select! {
+            () = start_driver(&maker, &entry, kernel) => {}
+            () = maker.stopping.cancelled() => {}
+        }
+        maker.pool.completing.store(false, Ordering::Release);
+        maker.pool.nudge();
+    });
+}
+
+async fn start_driver(inner: &Inner, entry: &Entry, kernel: &'static Kernel) {
+    let started = entry.sandbox.add_spare_driver(kernel).await;
+    // Also when it failed: the next entry is the next try.
+    entry.lacking().pop_front();
+    if let Err(error) = started
+        && !entry.sandbox.is_closed()
+    {
+        count(&inner.shared.counters.pool_refill_failures);
+        tracing::warn!(kernel = kernel.name, %error, "a driver in the pool did not start");
+    }
+}
+
+/// Whether the machine has the memory that has to stay free, and this much above it.
+fn memory_allows(config: &PoolConfig, bytes: u64) -> bool {
     // Without the figure (no /proc) the floor cannot be kept; then nothing is made in advance.
     std::fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| available_bytes(&text))
-        .is_some_and(|bytes| bytes >= config.memory_available_bytes_min)
+        .is_some_and(|available| {
+            available >= config.memory_available_bytes_min.saturating_add(bytes)
+        })
 }
 
 /// `MemAvailable` of `/proc/meminfo`.
@@ -340,70 +382,6 @@ fn available_bytes(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
-
-    fn shelf(age_max: Duration) -> Shelf<u32> {
-        Shelf {
-            entries: Mutex::default(),
-            age_max,
-        }
-    }
-
-    #[test]
-    fn no_two_callers_get_the_same_entry() {
-        const ENTRIES: u32 = 10_000;
-        const CALLERS: usize = 8;
-        let shelf = shelf(Duration::from_secs(3_600));
-        let taken: Vec<Vec<u32>> = std::thread::scope(|scope| {
-            let callers: Vec<_> = (0..CALLERS)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let mut mine = Vec::new();
-                        loop {
-                            match shelf.take(|_| true).0 {
-                                Some(u32::MAX) => break,
-                                Some(entry) => mine.push(entry),
-                                None => std::thread::yield_now(),
-                            }
-                        }
-                        mine
-                    })
-                })
-                .collect();
-            for entry in 0..ENTRIES {
-                shelf.put(entry);
-            }
-            for _ in 0..CALLERS {
-                shelf.put(u32::MAX);
-            }
-            callers
-                .into_iter()
-                .map(|caller| caller.join().unwrap())
-                .collect()
-        });
-        let all: Vec<u32> = taken.into_iter().flatten().collect();
-        assert_eq!(all.len(), ENTRIES as usize, "nothing is lost");
-        assert_eq!(
-            all.iter().collect::<HashSet<_>>().len(),
-            all.len(),
-            "nothing is given twice"
-        );
-    }
-
-    #[test]
-    fn old_and_dead_entries_are_not_handed_out() {
-        let shelf = shelf(Duration::from_secs(60));
-        let long_ago = || Instant::now().checked_sub(Duration::from_secs(61)).unwrap();
-        shelf.entries().push_back((long_ago(), 1));
-        shelf.put(2);
-        shelf.put(3);
-        let (taken, stale) = shelf.take(|entry| *entry != 2);
-        assert_eq!((taken, stale), (Some(3), vec![1, 2]));
-        shelf.entries().push_back((long_ago(), 4));
-        shelf.put(5);
-        assert_eq!(shelf.sort_out(|_| true), [4]);
-        assert_eq!(shelf.len(), 1);
-    }
 
     #[test]
     fn meminfo_is_read() {

@@ -56,6 +56,7 @@ impl Sandbox {
             run: id,
             timeout_ms,
             cwd: spec.cwd,
+            language: spec.language,
             quiet: true,
         };
         self.calls.begin_run(call, Arc::clone(&target));

@@ -4,7 +4,9 @@ use super::calls::{Answer, Calls};
 use super::context::Contexts;
 use super::counters::Counters;
 use super::error::HostError;
+use super::kernels::Runtimes;
 use super::link::Link;
+use super::spares::Spares;
 use super::spawner::{SandboxKey, SandboxStats, Spawner, TemplateDigest};
 use super::target::{Kind, Target};
 use super::types::{ClosedReason, ExecTarget, TIMEOUT_MAX, TemplateRef};
@@ -33,8 +35,6 @@ const TARGETS_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) spawner: Arc<dyn Spawner>,
-    pub(super) drivers: BTreeMap<String, Vec<String>>,
-    pub(super) forkable: Vec<String>,
     pub(super) egress: Arc<egress::Policy>,
     pub(super) counters: Counters,
 }
@@ -52,8 +52,10 @@ pub struct Sandbox {
     targets: Mutex<HashMap<u64, Arc<Target>>>,
     last_target: AtomicU64,
     pub(super) contexts: Contexts,
-    /// Adopted drivers that no context has claimed, by language.
-    spares: Mutex<HashMap<String, usize>>,
+    /// The versions that it uses; for one of a pool those of who takes it.
+    runtimes: RwLock<Arc<Runtimes>>,
+    /// Drivers that no context has claimed.
+    pub(super) spares: Spares,
     /// Held from the fork of a driver until a context has claimed it, so that none is stolen.
     pub(super) opening: tokio::sync::Mutex<()>,
     /// Out-of-memory kills that have been explained.
@@ -86,7 +88,8 @@ impl Sandbox {
             targets: Mutex::default(),
             last_target: AtomicU64::new(0),
             contexts: Contexts::default(),
-            spares: Mutex::default(),
+            runtimes: RwLock::default(),
+            spares: Spares::default(),
             opening: tokio::sync::Mutex::default(),
             oom_kills_seen: AtomicU64::new(0),
             egress: OnceLock::new(),
@@ -115,6 +118,20 @@ impl Sandbox {
     pub async fn set_deadline(&self, after: Duration) -> Result<(), HostError> {
         let after_ms = millis(after.saturating_add(DEADLINE_SLACK), "the deadline")?;
         self.call(Request::Deadline { after_ms }).await.map(drop)
+    }
+
+    /// The versions that it uses.
+    #[must_use]
+    pub fn runtimes(&self) -> Arc<Runtimes> {
+        Arc::clone(&self.runtimes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The versions that contexts opened from now on use.
+    pub(super) fn set_runtimes(&self, runtimes: Runtimes) {
+        *self
+            .runtimes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(runtimes);
     }
 
     pub(super) async fn set_environment(
@@ -313,33 +330,6 @@ impl Sandbox {
         let before = execs.len();
         execs.retain(|exec| exec.id != id);
         execs.len() < before
-    }
-
-    /// Takes one spare driver of a language off the count.
-    pub(super) fn claim_spare(&self, language: &str) -> bool {
-        let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
-        match spares.get_mut(language) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    pub(super) fn add_spare(&self, language: &str) {
-        let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
-        *spares.entry(language.to_owned()).or_default() += 1;
-    }
-
-    pub(super) fn set_spares(&self, languages: &[String]) {
-        self.spares
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        for language in languages {
-            self.add_spare(language);
-        }
     }
 
     /// Whether processes were killed for memory since the last time this was asked.

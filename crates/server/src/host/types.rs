@@ -1,6 +1,7 @@
 //! What routes hand in and get back: specifications, events, timings. Plain data.
 
 use super::kernel_event::Bundle;
+use super::kernels::Runtimes;
 use super::spawner::{Limits, Network, SandboxKey};
 use bytes::Bytes;
 use crownest_init::link::{Death, ExecOutcome};
@@ -31,6 +32,8 @@ pub struct SandboxSpec {
     pub template: TemplateRef,
     pub limits: Limits,
     pub network: Network,
+    /// The versions that it uses.
+    pub runtimes: Runtimes,
     /// Environment of every exec and context.
     pub env: BTreeMap<String, String>,
     /// Time from now after which the sandbox ends itself, server or not.
@@ -63,7 +66,7 @@ pub enum Isolation {
 pub struct ContextSpec {
     /// 1..=64 of `[A-Za-z0-9_-]`, unique in the sandbox.
     pub id: String,
-    /// Name of a driver: `python`, …
+    /// One of a kernel's, as it is answered: `python`, …
     pub language: String,
     pub cwd: String,
     pub env: BTreeMap<String, String>,
@@ -78,6 +81,8 @@ pub struct RunSpec {
     /// From the start of the cell; time in the queue does not count.
     pub timeout: Duration,
     pub cwd: Option<String>,
+    /// For a kernel of several languages: that of this cell.
+    pub language: Option<String>,
 }
 
 /// A process to start.
@@ -222,6 +227,8 @@ pub enum ClosedReason {
 pub struct KnownSandbox {
     pub key: SandboxKey,
     pub template: TemplateRef,
+    /// The versions that it uses.
+    pub runtimes: Runtimes,
 }
 
 /// What `Host::recover` found.

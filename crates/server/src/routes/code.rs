@@ -58,7 +58,7 @@ pub(super) async fn create_context(
     key: IdempotencyKey,
     body: JsonBody<CreateContext>,
 ) -> ApiResult<Response> {
-    let creation = ContextCreation::check(body.value)?;
+    let creation = ContextCreation::check(&body.value)?;
     let live = app.live_sandbox(&caller, &id).await?;
     let (worker, who) = (app.clone(), Arc::clone(&caller.principal));
     let request = caller.request.clone();

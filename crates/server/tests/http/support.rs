@@ -65,6 +65,7 @@ fn inventory() -> Inventory {
         version: "1.0.0".into(),
         version_id: "tplv_test".into(),
         languages: vec!["python".into()],
+        runtimes: Vec::new(),
         current: true,
     };
     Inventory {

@@ -6,7 +6,7 @@ use crate::host::inbox::Inbox;
 use crate::host::link::Link;
 use crate::host::{
     ClosedReason, Exec, ExecEnd, ExecEvent, ExecSpec, Host, HostError, KnownSandbox, Run, RunEvent,
-    RunOutcome,
+    RunOutcome, Runtimes,
 };
 use bytes::Bytes;
 use crownest_init::link::{Call, Request, WINDOW_BYTES_MAX};
@@ -312,6 +312,7 @@ async fn a_run_from_before_a_restart_gives_its_turn_up() {
     let known = [KnownSandbox {
         key: sandbox.key().clone(),
         template: template(),
+        runtimes: Runtimes::new(),
     }];
     second.recover(&known).await.unwrap();
     let again = second.get(sandbox.key()).unwrap();
@@ -399,6 +400,7 @@ async fn a_restart_finds_what_is_alive_and_kills_what_nobody_knows() {
         .map(|key| KnownSandbox {
             key,
             template: template(),
+            runtimes: Runtimes::new(),
         })
         .to_vec();
     let recovered = second.recover(&known).await.unwrap();

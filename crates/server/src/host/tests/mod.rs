@@ -10,8 +10,8 @@ use super::spawner::{
     CreateSpec, Created, ForkedDriver, SandboxStats, Spawner, SpawnerError, TemplateDigest,
 };
 use super::{
-    ContextSpec, Host, HostConfig, Isolation, Limits, Network, RunSpec, Sandbox, SandboxKey,
-    SandboxSpec, TemplateRef,
+    ContextSpec, Host, HostConfig, Isolation, Limits, Network, RunSpec, Runtimes, Sandbox,
+    SandboxKey, SandboxSpec, TemplateRef,
 };
 use crate::egress::Policy;
 use futures_util::future::BoxFuture;
@@ -156,6 +156,7 @@ fn spec() -> SandboxSpec {
         template: template(),
         limits: Limits::default(),
         network: Network::None,
+        runtimes: Runtimes::new(),
         env: BTreeMap::new(),
         deadline: Duration::from_secs(60),
     }
@@ -203,6 +204,7 @@ fn cell(code: &str) -> RunSpec {
         code: code.into(),
         timeout: Duration::from_secs(60),
         cwd: None,
+        language: None,
     }
 }
 

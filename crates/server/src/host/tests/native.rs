@@ -11,8 +11,8 @@
 use super::{PATIENCE, config_of, until};
 use crate::egress::{Policy, PolicyConfig};
 use crate::host::{
-    ContextSpec, ExecEnd, ExecEvent, ExecSpec, Host, HostConfig, HostError, Isolation,
-    KnownSandbox, Limits, Network, PoolTemplate, RunEvent, RunOutcome, RunSpec, Sandbox,
+    ContextSpec, ExecEnd, ExecEvent, ExecSpec, Host, HostConfig, HostError, Isolation, Kernel,
+    KnownSandbox, Limits, Network, PoolTemplate, RunEvent, RunOutcome, RunSpec, Runtimes, Sandbox,
     SandboxSpec, TemplateRef, Within, WriteSpec,
 };
 use bytes::Bytes;
@@ -95,6 +95,7 @@ impl Spawner {
             template: self.python.clone(),
             limits: Limits::default(),
             network: Network::Proxy,
+            runtimes: Runtimes::new(),
             env: BTreeMap::from([("GREETING".into(), "hello".into())]),
             deadline: Duration::from_secs(300),
         }
@@ -119,6 +120,7 @@ async fn run_in(sandbox: &Arc<Sandbox>, id: &str, code: &str) -> (String, String
         code: code.into(),
         timeout: Duration::from_secs(60),
         cwd: None,
+        language: None,
     };
     let mut run = sandbox.run(spec).await.unwrap();
     let (mut printed, mut value) = (Vec::new(), String::new());
@@ -284,6 +286,7 @@ async fn native_interrupts_memory_and_death() {
         code: "print('in', flush=True)\nwhile True: pass".into(),
         timeout: Duration::from_secs(60),
         cwd: None,
+        language: None,
     };
     let mut run = sandbox.run(busy.clone()).await.unwrap();
     assert!(matches!(run.next().await, Some(RunEvent::Stdout(_))));
@@ -398,6 +401,7 @@ async fn native_restarts_lose_nothing() {
     let known = [KnownSandbox {
         key: sandbox.key().clone(),
         template: spawner.python.clone(),
+        runtimes: Runtimes::new(),
     }];
     let recovered = second.recover(&known).await.unwrap();
     assert_eq!(recovered.alive, [sandbox.key().clone()], "{recovered:?}");
@@ -440,7 +444,8 @@ async fn native_measurements() {
         size: 8,
         limits: Limits::default(),
         network: Network::Proxy,
-        driver: Some("python".into()),
+        runtimes: Runtimes::new(),
+        drivers: vec![Kernel::named("python").unwrap()],
     }];
     let host = Host::start(config).await.unwrap();
     until("the pool is full", || host.metrics().pool_size == 8).await;

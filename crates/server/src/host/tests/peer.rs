@@ -293,8 +293,15 @@ impl State {
                 self.spares.push(language);
                 ok
             }
-            Request::ContextOpen { context, .. } => match self.spares.pop() {
-                Some(_) => {
+            Request::SpareSpawn { language, .. } => {
+                self.spares.push(language);
+                ok
+            }
+            Request::ContextOpen {
+                context, language, ..
+            } => match self.spares.iter().position(|spare| *spare == language) {
+                Some(index) => {
+                    self.spares.remove(index);
                     self.contexts.push(context);
                     ok
                 }

@@ -1,9 +1,13 @@
 //! The pool, with many callers at once.
 
 use super::{PeerSpawner, config, open, spec, template, until};
-use crate::host::{Host, HostConfig, Limits, Network, PoolTemplate, SandboxKey};
+use crate::host::{
+    ContextSpec, Host, HostConfig, Isolation, Kernel, Limits, Network, PoolTemplate, Runtimes,
+    Sandbox, SandboxKey, SandboxSpec,
+};
 use crownest_init::link::Request;
-use std::collections::HashSet;
+use crownest_runtime::template::RuntimeVersion;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +22,8 @@ fn pooled(spawner: &Arc<PeerSpawner>, size: usize) -> HostConfig {
         size,
         limits: Limits::default(),
         network: Network::None,
-        driver: Some("python".into()),
+        runtimes: Runtimes::new(),
+        drivers: vec![Kernel::named("python").unwrap()],
     }];
     config
 }
@@ -106,6 +111,122 @@ async fn only_the_same_recipe_comes_from_the_pool() {
             .count(),
         1
     );
+}
+
+fn node(version: &str) -> Runtimes {
+    let version = RuntimeVersion {
+        version: version.into(),
+        home: format!("/opt/node/{version}"),
+    };
+    Runtimes::from([("node".to_owned(), version)])
+}
+
+fn with_node(spawner: &Arc<PeerSpawner>, size: usize) -> HostConfig {
+    let mut config = pooled(spawner, size);
+    config.pool.templates[0].runtimes = node("24");
+    let drivers = &mut config.pool.templates[0].drivers;
+    drivers.push(Kernel::named("node").unwrap());
+    config
+}
+
+async fn complete(host: &Host, size: u64) {
+    until("the pool is complete", || {
+        host.metrics().pool_complete == size
+    })
+    .await;
+}
+
+async fn open_node(sandbox: &Sandbox, id: &str, isolation: Isolation) {
+    let context = ContextSpec {
+        id: id.into(),
+        language: "typescript".into(),
+        cwd: "/workspace".into(),
+        env: BTreeMap::new(),
+        isolation,
+    };
+    sandbox.open_context(context).await.unwrap();
+}
+
+/// Programs of drivers that were started for a context.
+fn spawned(requests: &[Request]) -> Vec<&str> {
+    let mut programs = Vec::new();
+    for request in requests {
+        if let Request::ContextSpawn { argv, .. } = request {
+            programs.push(argv[0].as_str());
+        }
+    }
+    programs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_started_driver_waits_for_the_first_context_that_it_fits() {
+    let spawner = PeerSpawner::new();
+    let host = Host::start(with_node(&spawner, 1)).await.unwrap();
+    complete(&host, 1).await;
+    let mut wanted = spec();
+    wanted.runtimes = node("24");
+    wanted.env.insert("TOKEN".into(), "1".into());
+    let (sandbox, timings) = host.create(wanted).await.unwrap();
+    assert!(timings.pooled);
+    open_node(&sandbox, "first", Isolation::Fork).await;
+    open_node(&sandbox, "second", Isolation::Fork).await;
+    let requests = spawner.peer(sandbox.key()).state().requests.clone();
+    assert_eq!(spawned(&requests), ["/opt/node/24/bin/node"], "the second");
+    let claims = |request: &&Request| matches!(request, Request::ContextOpen { language, .. } if language == "node:24");
+    assert_eq!(requests.iter().filter(claims).count(), 1);
+    let ends = |r: &Request| matches!(r, Request::SpareDeadline { after_ms: 300_000 });
+    assert!(requests.iter().any(ends), "what is not claimed ends");
+    let metrics = host.metrics();
+    assert_eq!(metrics.spares_claimed, 1);
+    host.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_started_driver_of_another_version_or_environment_is_not_taken() {
+    let other_version = |wanted: &mut SandboxSpec| wanted.runtimes = node("20");
+    let other_environment = |wanted: &mut SandboxSpec| {
+        wanted.env.insert("NODE_OPTIONS".into(), "--x".into());
+    };
+    let nothing = |_: &mut SandboxSpec| {};
+    type Change<'a> = &'a dyn Fn(&mut SandboxSpec);
+    let cases: [(Change<'_>, Isolation, &str); 3] = [
+        (&other_version, Isolation::Fork, "/opt/node/20/bin/node"),
+        (&other_environment, Isolation::Fork, "/opt/node/24/bin/node"),
+        (&nothing, Isolation::Fresh, "/opt/node/24/bin/node"),
+    ];
+    for (change, isolation, program) in cases {
+        let spawner = PeerSpawner::new();
+        let host = Host::start(with_node(&spawner, 1)).await.unwrap();
+        complete(&host, 1).await;
+        let mut wanted = spec();
+        wanted.runtimes = node("24");
+        change(&mut wanted);
+        let (sandbox, timings) = host.create(wanted).await.unwrap();
+        assert!(timings.pooled, "the sandbox itself is as good as any");
+        open_node(&sandbox, "a", isolation).await;
+        let requests = spawner.peer(sandbox.key()).state().requests.clone();
+        assert_eq!(spawned(&requests), [program]);
+        // What is forked fits whatever was asked for.
+        open(&sandbox, "b").await;
+        assert_eq!(host.metrics().spares_claimed, 0);
+        host.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spare_that_is_gone_is_replaced_without_a_word() {
+    let spawner = PeerSpawner::new();
+    let host = Host::start(with_node(&spawner, 1)).await.unwrap();
+    complete(&host, 1).await;
+    let mut wanted = spec();
+    wanted.runtimes = node("24");
+    let (sandbox, _) = host.create(wanted).await.unwrap();
+    spawner.peer(sandbox.key()).state().spares.clear();
+    open_node(&sandbox, "a", Isolation::Fork).await;
+    open(&sandbox, "b").await;
+    let requests = spawner.peer(sandbox.key()).state().requests.clone();
+    assert_eq!(spawned(&requests), ["/opt/node/24/bin/node"]);
+    host.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

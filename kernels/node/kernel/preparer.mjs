@@ -1,0 +1,206 @@
+/**
+ * Cells before they run: TypeScript to JavaScript, shell lines, and what rewrite.mjs does.
+ * Keeps the sources of the last cells, for positions in them and for documentation.
+ */
+
+import { Declarations } from './declarations.mjs';
+import { decodeMappings, original } from './positions.mjs';
+import { rewrite } from './rewrite.mjs';
+import { cellName, scriptName } from './shared.mjs';
+import { withShellLines } from './shell.mjs';
+
+/** Cells whose sources and positions are kept. */
+const CELLS_KEPT_MAX = 512;
+const CELL_CHARS_KEPT_MAX = 4 * 1024 * 1024;
+
+const TYPESCRIPT = {
+  lang: 'ts',
+  sourceType: 'module',
+  sourcemap: true,
+  target: 'esnext',
+  // A later cell may use what this one only imports.
+  typescript: { onlyRemoveTypeImports: true, allowNamespaces: true },
+  decorator: { legacy: true },
+  helpers: { mode: 'External' },
+};
+
+/** The last cells of the context, by the names of their scripts. */
+export class Cells {
+  #kept = new Map();
+  #chars = 0;
+
+  add(cell) {
+    this.#kept.set(cell.script, cell);
+    this.#chars += cell.source.length;
+    for (const [script, oldest] of this.#kept) {
+      if (this.#kept.size <= CELLS_KEPT_MAX && this.#chars <= CELL_CHARS_KEPT_MAX) break;
+      if (oldest === cell) break;
+      this.#kept.delete(script);
+      this.#chars -= oldest.source.length;
+    }
+  }
+
+  get(script) {
+    return this.#kept.get(script);
+  }
+
+  /** Newest first. */
+  newest() {
+    return [...this.#kept.values()].reverse();
+  }
+}
+
+/**
+ * A cell: `script` and `name` in stack traces, `source` as it came, `positions` back to it,
+ * `syntax` what our parser has against it, `order` what the main thread is told.
+ */
+export class Preparer {
+  cells = new Cells();
+  #declarations = new Declarations();
+  #oxc = null;
+  #loading = null;
+
+  /** Parses what first cells are made of, so that they find the parser compiled. */
+  warmUp() {
+    const declarations = new Declarations();
+    const samples = [
+      "import a, { b as c } from 'x'; const d = 1; let { e } = d; class F extends G { h() {} }",
+      'var i = async (j) => { for (const k of l) await m(`n${k}`); }; function o() { return { ...p, q: [r] }; }',
+      "if (s) { try { await t(u); } catch { v ??= w?.x; } } else y = /z/g;\nconsole.log('1' + 1)",
+      'd = 2',
+    ];
+    samples.forEach((source, count) => rewrite(source, { declarations, count, serial: 0, lenient: false }));
+  }
+
+  /** Loads the TypeScript compiler, at once or as soon as there is nothing else to do. */
+  loadTypeScript(now) {
+    if (now) this.#load().catch(() => {});
+    else setTimeout(() => this.#load().catch(() => {}), LOAD_AFTER_MS).unref();
+  }
+
+  #load() {
+    this.#loading ??= import('oxc-transform').then((oxc) => {
+      oxc.transformSync('warm.ts', 'enum A { B } const c = <T,>(d: T): T => d as T;', TYPESCRIPT);
+      this.#oxc = oxc;
+    });
+    return this.#loading;
+  }
+
+  /** The cell, or a promise of it while the compiler is being loaded. Never fails. */
+  prepare(source, language, count, serial) {
+    const cell = {
+      count,
+      serial,
+      language,
+      source,
+      name: cellName(count, language),
+      script: scriptName(count, language),
+      positions: { shifts: null, segments: null },
+      changes: [],
+      syntax: null,
+    };
+    this.cells.add(cell);
+    if (language === 'javascript') return this.#finish(cell, (text) => ({ text, segments: null }));
+    if (language !== 'typescript') {
+      return this.#refuse(cell, { name: 'Error', message: `the language ${language} is not one of this context` });
+    }
+    const compile = () => this.#finish(cell, (text) => this.#compile(text, cell.script));
+    if (this.#oxc !== null) return compile();
+    return this.#load().then(compile, (error) =>
+      this.#refuse(cell, { name: 'Error', message: `TypeScript cannot be compiled here: ${error.message}` }),
+    );
+  }
+
+  #compile(source, script) {
+    // An object literal alone: see `parsed` in rewrite.mjs.
+    const literal = /^\s*\{/.test(source) && /\}\s*$/.test(source);
+    const wrapped = literal ? this.#oxc.transformSync(script, `(${source}\n)`, TYPESCRIPT) : null;
+    const isLiteral = wrapped !== null && wrapped.errors.length === 0;
+    const { code, map, errors } = isLiteral ? wrapped : this.#oxc.transformSync(script, source, TYPESCRIPT);
+    const error = errors.find(({ severity }) => severity === 'Error');
+    if (error !== undefined) throw new CompileError(error, source);
+    return { text: code, segments: decodeMappings(map.mappings) };
+  }
+
+  #finish(cell, compile) {
+    const { count, serial, language } = cell;
+    const attempt = (source) => {
+      const { text, segments } = compile(source);
+      const lenient = language === 'typescript';
+      const ready = rewrite(text, { declarations: this.#declarations, count, serial, lenient });
+      return { ...ready, segments };
+    };
+    let prepared;
+    let otherwise;
+    try {
+      prepared = attempt(cell.source);
+      const shell = withShellLines(cell.source);
+      if (shell !== null && shell.words.length > 0) otherwise = this.#alternative(attempt, prepared, shell);
+    } catch (error) {
+      const shell = withShellLines(cell.source);
+      prepared = shell === null ? null : this.#quietly(attempt, shell.source);
+      if (prepared === null) return this.#unparsed(cell, error);
+    }
+    cell.changes = prepared.changes;
+    cell.positions = { shifts: prepared.shifts, segments: prepared.segments };
+    return this.#order(cell, { code: prepared.code, otherwise });
+  }
+
+  /** A cell that is JavaScript, but perhaps meant as a shell line: `!ls -l`. */
+  #alternative(attempt, prepared, { source, words }) {
+    const other = this.#quietly(attempt, source);
+    return other === null ? undefined : { code: other.code, words };
+  }
+
+  #quietly(attempt, source) {
+    try {
+      return attempt(source);
+    } catch {
+      return null;
+    }
+  }
+
+  /** What our parser refuses V8 may still accept, or refuse in better words. */
+  #unparsed(cell, error) {
+    if (error instanceof CompileError) return this.#refuse(cell, error.failure);
+    const at = error.loc === undefined ? null : { line: error.loc.line, column: error.loc.column };
+    cell.syntax = { message: String(error.message).replace(/ \(\d+:\d+\)$/, ''), at };
+    return this.#order(cell, { code: cell.source });
+  }
+
+  #refuse(cell, failure) {
+    return this.#order(cell, { code: '', failure: { stack: '', text: '', at: null, early: true, ...failure } });
+  }
+
+  #order(cell, fields) {
+    const { script, name, positions, language } = cell;
+    const mapped = language === 'typescript' && fields.failure === undefined;
+    cell.order = { script, ...fields, ...(mapped ? { name, positions } : {}) };
+    return cell;
+  }
+
+  /** V8 has not compiled the cell: nothing of it was declared. */
+  undo(cell) {
+    this.#declarations.undo(cell.changes);
+    cell.changes = [];
+  }
+
+  /** In the order of their first declaration. */
+  declaredNames() {
+    return [...this.#declarations.names()];
+  }
+}
+
+/** After `ready`, in which time the first cell usually comes. */
+const LOAD_AFTER_MS = 50;
+
+/** What oxc has against a cell. */
+class CompileError extends Error {
+  constructor({ message, labels, helpMessage }, source) {
+    super(message);
+    const start = labels[0]?.start;
+    const before = start === undefined ? null : source.slice(0, start);
+    const at = before === null ? null : { line: before.split('\n').length, column: start - before.lastIndexOf('\n') - 1, cell: true };
+    this.failure = { name: 'SyntaxError', message: helpMessage === null ? message : `${message}. ${helpMessage}`, at };
+  }
+}

@@ -1,0 +1,4 @@
+/** Rows for `display.table`. */
+export function table(rows, columns) {
+  return { columns: columns ?? [], rows };
+}
