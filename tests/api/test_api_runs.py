@@ -179,8 +179,20 @@ def test_figures_are_refused_by_default_and_inline_when_asked(sandbox: Sandbox):
 def test_representations_of_one_value_belong_together(sandbox: Sandbox):
     code = "import pandas as pd\npd.DataFrame({'a': [1]})"
     outputs = sandbox.run(code, richOutputs="inline")["outputs"]
-    assert {o["format"] for o in outputs} == {"text", "html"}
+    assert [o["format"] for o in outputs] == ["text", "data", "html"]
     assert {(o["valueIndex"], o["isResult"]) for o in outputs} == {(0, True)}
+
+
+def test_a_figure_and_a_table_come_as_data_too(sandbox: Sandbox):
+    code = "import matplotlib.pyplot as plt\nplt.bar(['a', 'b'], [5, 5])\nplt.show()"
+    chart = next(o for o in sandbox.run(code)["outputs"] if o["format"] == "chart")
+    assert (chart["kind"], chart["mimeType"]) == ("inline", "application/vnd.crownest.chart+json")
+    (bars,) = chart["value"]["charts"][0]["series"]
+    assert (bars["type"], bars["categories"], bars["values"]) == ("bar", ["a", "b"], [5, 5])
+    code = "import pandas as pd\npd.DataFrame({'a': [1, 2 ** 60]})"
+    table = next(o for o in sandbox.run(code)["outputs"] if o["format"] == "data")
+    assert (table["kind"], table["mimeType"]) == ("inline", "application/vnd.crownest.table+json")
+    assert table["value"]["rows"] == [["1"], [str(2**60)]]
 
 
 # -- contexts

@@ -234,7 +234,8 @@ def test_other_formats_of_figures(context):
         "from matplotlib_inline.backend_inline import set_matplotlib_formats\nset_matplotlib_formats('svg')\n"
         "import matplotlib.pyplot as plt\nplt.plot([1]); None"
     )
-    assert set(run.of("display")[0]["data"]) == {"image/svg+xml", "text/plain"}
+    kinds = {"image/svg+xml", "text/plain", "application/vnd.crownest.chart+json"}
+    assert set(run.of("display")[0]["data"]) == kinds
 
 
 def test_dataframe(context):

@@ -116,9 +116,9 @@ fn format_of(mime: &str) -> (OutputFormat, Class) {
         "image/svg+xml" => (OutputFormat::Svg, Class::Active),
         "text/html" => (OutputFormat::Html, Class::Active),
         _ if is_chart(essence) => (OutputFormat::Chart, Class::Json),
-        "application/vnd.dataresource+json" | "application/vnd.crownest.data+json" => {
-            (OutputFormat::Data, Class::Json)
-        }
+        "application/vnd.dataresource+json"
+        | "application/vnd.crownest.data+json"
+        | "application/vnd.crownest.table+json" => (OutputFormat::Data, Class::Json),
         _ => (OutputFormat::Data, Class::Unsupported),
     }
 }

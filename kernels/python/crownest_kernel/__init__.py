@@ -5,9 +5,12 @@ everything already. The wire format is `kernels/PROTOCOL.md`.
 
     frames        control socket: framing, JSON, who may write
     interrupts    SIGINT: when it raises, when it waits, when it is swallowed
-    streams       sys.stdout, sys.stderr, fds 0-2 and their repair after each cell
+    streams       sys.stdout, sys.stderr, fds 1-2 and their repair after each cell
+    inputs        sys.stdin, input(), getpass(): lines from whoever started the run
     cells         source -> code objects; linecache
     execution     one run from `execute` to `done`
+    queries       completion, inspection, variables: `completion`, `inspection`, on `expressions`
+                  (looked up, never run) and `patience` (the tenant's code for a bounded time)
     tracebacks    exceptions -> error events
     display       values -> MIME bundles -> result, display and clear events
     figures       matplotlib; `inline` is the backend that matplotlib loads

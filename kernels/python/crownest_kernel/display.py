@@ -11,7 +11,7 @@ import builtins
 import math
 import sys
 
-from . import figures, tracebacks
+from . import figures, interactive, tracebacks
 from .frames import FRAME_BYTES_MAX, encode, encode_text_result
 
 ENTRY_BYTES_MAX = 8 * 1024 * 1024
@@ -24,6 +24,7 @@ METADATA_BYTES_MAX = 64 * 1024
 JSON_DEPTH_MAX = 64
 DISPLAY_ID_CHARS_MAX = 200
 SHORT_TEXT_CHARS_MAX = 64 * 1024
+NOTICE_CHARS_MAX = 2_000
 
 _METHODS = (
     ("text/html", "_repr_html_"),
@@ -40,6 +41,13 @@ _repr = repr
 _BINARY = frozenset(("application/pdf", "application/octet-stream"))
 _PLAIN_TYPES = frozenset((int, float, bool, complex, bytes, type(None)))
 
+# Figures in the words of a library, from which chart data is made.
+_DESCRIBED = ("application/vnd.plotly.", "application/vnd.vegalite.")
+
+_TABLE_LIBRARIES = ("pandas", "polars", "pyarrow")
+# Past whatever a metaclass puts in their place.
+_mro, _module_of = type.__dict__["__mro__"].__get__, type.__dict__["__module__"].__get__
+
 _kernel = None
 # Set by shell.py once IPython is there.
 formatters = None
@@ -52,6 +60,13 @@ def bind(kernel):
     global _kernel
     _kernel = kernel
     builtins.display = show
+
+
+class Ready(dict):
+    """An entry that is JSON already: the kernel made it, of plain types alone."""
+
+    # Of a table: the file that the whole of it is in.
+    export = None
 
 
 class TooDeep(ValueError):
@@ -78,9 +93,55 @@ def bundle(value):
         if mime == "image/jpeg" and "image/png" in data:
             continue
         _add(data, metadata, mime, _represent(value, mime, method))
+    if len(data) and figures.is_figure(value):
+        figures.add_chart(data, value)
+    elif interactive.is_bokeh(value):
+        interactive.add_bokeh_chart(data, value)
+    elif _is_of_a_table_library(kind):
+        _add_table(data, value)
     if "text/plain" not in data:
         data["text/plain"] = plain_text(value)
     return data, metadata
+
+
+def _is_of_a_table_library(kind):
+    """Whether a class, or one that it inherits from, is of a library of tables."""
+    for base in _mro(kind)[:-1]:
+        module = _module_of(base)
+        if type(module) is str and module.startswith(_TABLE_LIBRARIES):
+            return True
+    return False
+
+
+def _add_table(data, value):
+    """The table as data, and as a file where the run asked for one."""
+    from . import tables
+
+    library = tables.library_of(value)
+    document = tables.of(value, library) if library is not None else None
+    if document is None:
+        return
+    data[tables.MIME] = document
+    if _kernel.table_export is not None and _kernel.run is not None and not _kernel.forked:
+        document.export = _export(value, library)
+
+
+def _export(value, library):
+    """Where the whole table was written, or None, after a notice."""
+    from .tables import export
+
+    form, run = _kernel.table_export, _kernel.run
+    _kernel.exports += 1
+    try:
+        if form not in export.FORMATS:
+            raise ValueError("there is no format %r" % form)
+        if _kernel.exports > export.EXPORTS_MAX:
+            raise ValueError("a run exports at most %d tables" % export.EXPORTS_MAX)
+        return export.write(value, library, form, run, _kernel.exports)
+    except Exception as error:
+        message = "%s: %s" % (type(error).__name__, error)
+        notice("table_not_exported", message)
+        return None
 
 
 def plain_text(value):
@@ -141,6 +202,8 @@ def _represent(value, mime, name):
             return printer(value)
         if mime == "image/png" and figures.is_figure(value) and not _has_own_format(value):
             return figures.render(value)
+        if mime == "text/html" and interactive.is_bokeh(value):
+            return interactive.bokeh_page(value)
         method = _method(value, name)
         return method() if method is not None else None
     except NotImplementedError:
@@ -222,6 +285,15 @@ def publish(data, metadata=None, display_id=None, update=False):
     _kernel.channel.send(body)
 
 
+def notice(code, message):
+    """Says something about the run that is not an error."""
+    if _kernel.run is None or _kernel.forked:
+        return
+    message = str.__str__(message)[:NOTICE_CHARS_MAX]
+    event = {"ev": "notice", "run": _kernel.run, "code": code, "message": message}
+    _kernel.channel.send(event)
+
+
 def clear_output(wait=False):
     """Sends a `clear` event."""
     if _kernel.run is None or _kernel.forked:
@@ -233,21 +305,29 @@ def clear_output(wait=False):
 def _fit(event, data, metadata):
     """The encoded event with everything in it that may and can be sent."""
     checked, omitted = {}, []
+    described, own = False, {}
     for mime, value in list(data.items())[:ENTRIES_MAX]:
         if not isinstance(mime, str) or not 0 < len(mime) <= MIME_CHARS_MAX:
             continue
         value = _checked_entry(mime, value)
         if value is None:
             continue
+        if type(value) is Ready and value.export is not None:
+            own["export"] = value.export
+        described = described or mime.startswith(_DESCRIBED)
         size = _size(value)
         if size > ENTRY_BYTES_MAX:
             omitted.append({"mime": mime, "bytes": size})
         else:
             checked[mime] = value
+    if described:
+        interactive.add_described_chart(checked)
     clean = _checked_metadata(metadata)
     while True:
         if omitted:
-            clean["crownest"] = {"omitted": omitted}
+            own["omitted"] = omitted
+        if own:
+            clean["crownest"] = own
         event["data"] = checked
         event["metadata"] = clean
         body = encode(event)
@@ -260,6 +340,8 @@ def _fit(event, data, metadata):
 def _checked_entry(mime, value):
     """The entry as the protocol wants it, or None when it is no such thing."""
     try:
+        if type(value) is Ready:
+            return value
         if mime.endswith("json"):
             return json_safe(value, JSON_DEPTH_MAX)
         if isinstance(value, (bytes, bytearray, memoryview)):

@@ -11,7 +11,7 @@ import sys
 import time
 import types
 
-from . import display, figures, imports, shell, tracebacks
+from . import display, figures, imports, inputs, shell, tracebacks
 from .cells import COROUTINE, Cells, may_be_ipython
 from .frames import Channel, PeerGone, encode, encode_done
 from .interrupts import Interrupts
@@ -41,9 +41,15 @@ class Kernel:
         self.interrupts = Interrupts()
         self.channel = Channel(self.interrupts)
         self.streams = Streams()
+        inputs.install(self)
         self.cells = Cells()
         self.count = 0
         self.run = None
+        # Whether somebody answers when this run asks for a line.
+        self.takes_input = False
+        # The format in which this run's tables are written to files, and how many were.
+        self.table_export = None
+        self.exports = 0
         self.forked = False
         self._attached = False
         # Whether the collector comes back after the next run.
@@ -90,6 +96,7 @@ class Kernel:
         self._attached = True
         self.channel.adopt(control_fd)
         self.streams.attach()
+        inputs.patch_getpass()
         self.interrupts.install()
 
     def expect(self, private):
@@ -164,6 +171,8 @@ class Kernel:
             self.execute(request)
         elif op == "start":
             self.start(request)
+        elif op == "query":
+            self.query(request)
 
     def start(self, request):
         """The context's environment and directory."""
@@ -180,6 +189,9 @@ class Kernel:
 
     def execute(self, request):
         run = self.run = request["run"]
+        self.takes_input = request.get("input") is True
+        self.table_export = request.get("table_export")
+        self.exports = 0
         self.interrupts.begin(run, self.channel)
         self.count += 1
         cell = self.cells.name(self.count)
@@ -200,6 +212,42 @@ class Kernel:
             _leave(cwd, came_from)
         self._finish(run, cell, failure, before_ns)
 
+    def query(self, request):
+        """Answers a question about the context. `self.run` stays None, so that nothing is shown
+        and nobody is asked."""
+        run = request["run"]
+        self.interrupts.begin(run, self.channel)
+        before_ns = _cpu_ns()
+        found = []
+        failure = self._guarded(self._answer, request, found)
+        if self.forked:
+            self._leave_forked_child(failure)
+        status = "ok"
+        if failure is not None:
+            _set_traceback(failure, None)
+            status = "error"
+            if self._is_interrupt(failure):
+                status = "interrupted"
+        elif found:
+            self.channel.queue({"ev": "answer", "run": run, "answer": found[0]})
+        self.streams.restore()
+        self.interrupts.install()
+        self.channel.send(encode_done(run, status, self.count, (_cpu_ns() - before_ns) // 1000))
+
+    def _answer(self, request, found):
+        from . import queries
+
+        found.append(queries.answer(self, request))
+
+    def has_put(self, name, value):
+        """Whether that name of the namespace is the kernel's own doing."""
+        if name in ("_", "__"):
+            return value is (self._last if name == "_" else self._before_last)
+        return name == "_dh"
+
+    def _is_interrupt(self, failure):
+        return issubclass(type(failure), KeyboardInterrupt) and self.interrupts.fired
+
     def _finish(self, run, cell, failure, before_ns):
         """Everything the run said, then `error` if it failed, then `done`."""
         if _get_recursion_limit() < RECURSION_LIMIT_MIN:
@@ -210,7 +258,7 @@ class Kernel:
             failure = later if failure is None else failure
         if failure is not None:
             status = "error"
-            if issubclass(type(failure), KeyboardInterrupt) and self.interrupts.fired:
+            if self._is_interrupt(failure):
                 status = "interrupted"
             event = self._described(failure, cell)
             event["ev"] = "error"
@@ -289,7 +337,7 @@ class Kernel:
         # As IPython: a program that uses `_` for something else keeps it.
         if namespace.get("_", _MISSING) is self._last:
             if self._last is not _MISSING:
-                namespace["__"] = self._last
+                namespace["__"] = self._before_last = self._last
             namespace["_"] = self._last = value
 
     def _await(self, code):

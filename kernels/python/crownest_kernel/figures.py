@@ -1,4 +1,5 @@
-"""matplotlib: figures as PNG in `display` events, at plt.show() or at the end of the run.
+"""matplotlib: figures as PNG and chart data in `display` events, at plt.show() or at the end of
+the run.
 
 Loads nothing itself: it acts on matplotlib once a cell or the zygote has imported it.
 """
@@ -21,6 +22,13 @@ def configure(matplotlib):
 
     if not os.environ.get("MPLBACKEND"):
         matplotlib.rcParams["backend"] = BACKEND
+
+
+def remember_plots(axes):
+    """Called when matplotlib.axes has been imported: keeps what hist() and others compute."""
+    from .charts import records
+
+    records.watch(axes.Axes)
 
 
 def open_figures():
@@ -60,6 +68,15 @@ def render(figure):
         bbox_inches="tight",
     )
     return buffer.getvalue()
+
+
+def add_chart(data, figure):
+    """The chart data of a figure that has been drawn, into its bundle."""
+    from . import charts
+
+    document = charts.of_figure(figure)
+    if document is not None:
+        data[charts.MIME] = document
 
 
 def show_figure(figure):

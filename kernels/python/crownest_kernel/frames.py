@@ -158,6 +158,22 @@ class Channel:
                 raise PeerGone("end of file")
             self._unread = self._unread + data if self._unread else data
 
+    def has_unread(self):
+        """Whether something has been read that no receive() has given yet."""
+        return bool(self._unread)
+
+    def receive_waiting(self):
+        """The next frame, or None while it has not come whole. To be called when the socket is
+        readable or something is unread: then it blocks for no longer than a frame takes."""
+        frame = self._next_unread()
+        if frame is None:
+            data = self._call(_read, READ_BYTES)
+            if not data:
+                raise PeerGone("end of file")
+            self._unread += data
+            frame = self._next_unread()
+        return frame
+
     def feed(self, frame):
         """Makes `frame` the next that is received, while nothing has come from the peer."""
         self._unread = frame

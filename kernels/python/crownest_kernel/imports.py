@@ -10,7 +10,7 @@ import importlib.machinery
 import os
 import sys
 
-from . import figures, shell, streams
+from . import figures, inputs, interactive, shell
 
 _callbacks = {}
 
@@ -18,21 +18,17 @@ _callbacks = {}
 def install(kernel):
     """Registers the hooks. Called once, before any cell."""
     _callbacks["matplotlib"] = figures.configure
-    _callbacks["plotly.io._renderers"] = _configure_plotly
-    _callbacks["getpass"] = lambda _module: streams.patch_getpass()
+    _callbacks["matplotlib.axes"] = figures.remember_plots
+    _callbacks["plotly.io._renderers"] = interactive.configure_plotly
+    _callbacks["altair"] = interactive.configure_altair
+    _callbacks["bokeh.io"] = interactive.configure_bokeh
+    _callbacks["getpass"] = lambda _module: inputs.patch_getpass()
     _callbacks["IPython.core.interactiveshell"] = lambda _module: shell.install(kernel)
     for name in list(_callbacks):
         if name in sys.modules:
             _callbacks.pop(name)(sys.modules[name])
     sys.meta_path.insert(0, _AfterImport())
     sys.meta_path.append(_late_packages)
-
-
-def _configure_plotly(renderers):
-    """A figure as JSON that a client can draw; plotly's choice would put three megabytes of
-    JavaScript next to it."""
-    if not os.environ.get("PLOTLY_RENDERER"):
-        renderers.renderers.default = "plotly_mimetype"
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
@@ -43,14 +39,16 @@ class _AfterImport(importlib.abc.MetaPathFinder):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, _callbacks.pop(name))
+            spec.loader = _Loader(spec.loader, name)
         return spec
 
 
 class _Loader(importlib.abc.Loader):
-    def __init__(self, loader, callback):
+    """Taken off the list as the module is executed: many a program only looks for a module."""
+
+    def __init__(self, loader, name):
         self._loader = loader
-        self._callback = callback
+        self._name = name
 
     def create_module(self, spec):
         return self._loader.create_module(spec)
@@ -58,7 +56,9 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module):
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._callback(module)
+        callback = _callbacks.pop(self._name, None)
+        if callback is not None:
+            callback(module)
 
     def __getattr__(self, name):
         return getattr(self._loader, name)

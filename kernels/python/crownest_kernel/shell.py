@@ -17,6 +17,11 @@ from . import display, figures
 _shell = None
 
 
+def current():
+    """IPython's shell, or None while IPython is not loaded."""
+    return _shell
+
+
 def transform(kernel, source):
     """`source` as plain Python, or None when IPython is missing or changes nothing."""
     if _shell is None:

@@ -1,4 +1,4 @@
-"""sys.stdin, sys.stdout, sys.stderr and file descriptors 0 to 2.
+"""sys.stdout, sys.stderr and file descriptors 0 to 2; `inputs` has sys.stdin.
 
 Line buffered on the pipe itself: a complete line is in init's hands when print() returns. Larger
 pieces would be cheaper, but somebody has to bring out the last one: a thread cannot while C code
@@ -10,7 +10,6 @@ time.sleep(), before which a program wants its progress to be seen. After each c
 replaced or closed is put back.
 """
 
-import builtins
 import ctypes
 import fcntl
 import functools
@@ -19,6 +18,7 @@ import os
 import sys
 import time
 
+from . import inputs
 from .frames import private_fd
 
 BUFFER_BYTES = 64 * 1024
@@ -30,29 +30,6 @@ _libc = ctypes.CDLL(None)
 _c_stdout = ctypes.c_void_p.in_dll(_libc, "stdout")
 _fflush = _libc.fflush
 _fflush.argtypes = [ctypes.c_void_p]
-
-
-class StdinNotAvailable(EOFError):
-    """Raised by input() and getpass(): nobody is there to answer."""
-
-    __module__ = "builtins"  # so that tracebacks name it without a path
-
-
-def _input(prompt="", /):
-    """input() of a context."""
-    if prompt:
-        print(prompt, end="", flush=True)
-    raise StdinNotAvailable(
-        "input() is not available in this context: code runs without a terminal. "
-        "Put the value into the code instead."
-    )
-
-
-def _getpass(prompt="Password: ", stream=None):
-    """getpass.getpass() of a context."""
-    raise StdinNotAvailable(
-        "getpass() is not available in this context: code runs without a terminal."
-    )
 
 
 def _open_writer(fd):
@@ -77,7 +54,6 @@ class Streams:
         self._identity = {}
         self._open_all()
         self._patch_sleep()
-        builtins.input = _input
 
     def _open_all(self):
         self.stdout, self.stderr = _open_writer(1), _open_writer(2)
@@ -89,7 +65,6 @@ class Streams:
         for fd in (0, 1, 2):
             self._saved[fd] = private_fd(fd)
         self.identify()
-        patch_getpass()
 
     def expect(self, saved):
         """For a zygote: its children will have the originals of fds 0 to 2 at these numbers."""
@@ -170,11 +145,7 @@ class Streams:
         sys.stdout, sys.stderr = self.stdout, self.stderr
         if _closed(self.stdout) or _closed(self.stderr):
             self._open_all()
-        stdin = getattr(sys, "stdin", None)
-        if stdin is None or getattr(stdin, "closed", True):
-            sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
-        if builtins.input is not _input:
-            builtins.input = _input
+        inputs.restore()
 
     def _patch_sleep(self):
         sleep = time.sleep
@@ -196,10 +167,3 @@ def _closed(stream):
         return stream.closed
     except ValueError:
         return True
-
-
-def patch_getpass():
-    """Replaces getpass.getpass where the module is loaded; imports.py does it for later ones."""
-    module = sys.modules.get("getpass")
-    if module is not None:
-        module.getpass = _getpass

@@ -51,6 +51,13 @@ _CELLS = (
     "import tempfile, re, datetime, collections, itertools, functools, random\nrandom.random()",
     "raise SystemExit",
 )
+# What a client asks while somebody types.
+_QUERIES = (
+    {"query": "complete", "code": "import sys\nsys.pa", "cursor": 17},
+    {"query": "inspect", "code": "len(", "cursor": 4},
+    {"query": "variables"},
+)
+_QUERY_ROUNDS = 3
 # By library: how often a cell is run, and the cell. Last come those whose traces in the
 # interpreter's caches are worth most.
 _LIBRARY_CELLS = {
@@ -94,6 +101,8 @@ def run_cells(kernel):
                 for frame in (start, *runs):
                     kernel.serve_frame(frame)
                 reseed()
+        for query in _QUERIES * _QUERY_ROUNDS:
+            kernel.serve_frame(_frame(op="query", run=1, **query))
         _rehearse(kernel, start)
         kernel.streams.flush()
     finally:

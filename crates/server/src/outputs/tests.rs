@@ -140,6 +140,8 @@ fn json_charts_data_and_the_unknown() {
         json("application/vnd.plotly.v1+json", "{}"),
         json("application/json", "[1]"),
         json("application/vnd.dataresource+json", "{}"),
+        json("application/vnd.crownest.table+json", "{\"rows\":[]}"),
+        json("application/vnd.crownest.chart+json", "{\"charts\":[]}"),
         text("application/pdf", "x"),
     ];
     assert_eq!(
@@ -147,8 +149,10 @@ fn json_charts_data_and_the_unknown() {
         [
             "inline json: [1]",
             "inline data: {}",
+            "inline data: {\"rows\":[]}",
             "rejected data: \"unsupported_format\"",
-            "inline chart: {}"
+            "inline chart: {}",
+            "inline chart: {\"charts\":[]}"
         ]
     );
 }
