@@ -1,7 +1,7 @@
-//! Builds `crownest-init` as a static program and lists the kernel drivers, so that one binary
-//! carries everything a sandbox needs.
+//! Builds `crownest-init` and the driver of the shell as static programs and lists the kernel
+//! drivers, so that one binary carries everything a sandbox needs.
 //!
-//! init is built by a cargo of its own, with its own target directory and flags: it must be
+//! They are built by a cargo of their own, with its own target directory and flags: they must be
 //! static (there is no loader to trust inside a sandbox) and small, whatever profile this is.
 //! With musl, whose start takes 0.1 ms: glibc asks for the processor's features some thirty times
 //! before main, and under a hypervisor every `cpuid` is an exit (0.5 ms of each create, measured).
@@ -30,22 +30,29 @@ fn main() {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("set by cargo")).join("../..");
     let root = root.canonicalize().expect("the workspace is two levels up");
     let out = PathBuf::from(env::var("OUT_DIR").expect("set by cargo"));
-    let init = build_init(&root, &out);
-    println!("cargo::rustc-env=CROWNEST_INIT_BINARY={}", init.display());
+    let programs = build_static(&root, &out);
+    for (variable, name) in [
+        ("CROWNEST_INIT_BINARY", "crownest-init"),
+        ("CROWNEST_BASH_BINARY", "crownest-bash"),
+    ] {
+        let path = programs.join(name);
+        println!("cargo::rustc-env={variable}={}", path.display());
+    }
     fs::write(out.join("kernels.rs"), list_kernels(&root.join("kernels")))
         .expect("OUT_DIR is ours");
 }
 
-fn build_init(root: &Path, out: &Path) -> PathBuf {
+/// Returns the directory of the programs.
+fn build_static(root: &Path, out: &Path) -> PathBuf {
     let target = static_target();
-    println!(
-        "cargo::rerun-if-changed={}",
-        root.join("crates/init/src").display()
-    );
-    println!(
-        "cargo::rerun-if-changed={}",
-        root.join("crates/init/Cargo.toml").display()
-    );
+    for source in [
+        "crates/init/src",
+        "crates/init/Cargo.toml",
+        "kernels/bash/src",
+        "kernels/bash/Cargo.toml",
+    ] {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
     let target_dir = out.join("init");
     let mut cargo = Command::new(env::var("CARGO").expect("set by cargo"));
     // What this build was told about itself must not reach the other one.
@@ -65,8 +72,9 @@ fn build_init(root: &Path, out: &Path) -> PathBuf {
             "--quiet",
             "-p",
             "crownest-init",
-            "--bin",
-            "crownest-init",
+            "-p",
+            "crownest-bash",
+            "--bins",
         ])
         .args(["--profile", "init", "--target", target, "--target-dir"])
         .arg(&target_dir)
@@ -76,8 +84,11 @@ fn build_init(root: &Path, out: &Path) -> PathBuf {
         )
         .status()
         .expect("cargo can be started");
-    assert!(status.success(), "building crownest-init failed");
-    target_dir.join(target).join("init").join("crownest-init")
+    assert!(
+        status.success(),
+        "building crownest-init and crownest-bash failed"
+    );
+    target_dir.join(target).join("init")
 }
 
 /// musl where the toolchain has it (`make install-deps` adds it), else glibc.

@@ -1,4 +1,4 @@
-"""Plays init for a Python driver: a real socket pair, real pipes, real signals."""
+"""Plays init for a driver of any language: a real socket pair, real pipes, real signals."""
 
 import atexit
 import json
@@ -93,6 +93,12 @@ class Run:
         return errors[0] if errors else None
 
     @property
+    def answer(self):
+        answers = self.of("answer")
+        assert len(answers) <= 1
+        return answers[0]["answer"] if answers else None
+
+    @property
     def status(self):
         return self.events[-1]["status"]
 
@@ -106,6 +112,7 @@ class Peer:
         self.stdout, self.stderr = stdout, stderr
         self.pidfd = pidfd
         self.run_number = 0
+        self.background = {}
         self._unread = b""
         for fd in self.pipes:
             os.set_blocking(fd, False)
@@ -156,25 +163,52 @@ class Peer:
                     self.drain(fd)
 
     def begin(self, code, **fields):
+        self._begin({"op": "execute", "code": code, **fields})
+
+    def begin_query(self, query, **fields):
+        self._begin({"op": "query", "query": query, **fields})
+
+    def _begin(self, op):
+        """What came since the last run ended is kept as `background`, by stream."""
         self.run_number += 1
+        names = {self.stdout: "stdout", self.stderr: "stderr"}
+        for fd in self.pipes:
+            self.drain(fd)
+        self.background = {names[fd]: bytes(buffer) for fd, buffer in self.pipes.items()}
         for buffer in self.pipes.values():
             buffer.clear()
-        self.send({"op": "execute", "run": self.run_number, "code": code, **fields})
+        self.send({**op, "run": self.run_number})
 
-    def finish(self, began=None):
+    def finish(self, began=None, reply=None, timeout=ANSWER_TIMEOUT_S):
+        """Everything up to `done`. `reply`: called with an `input` event, gives the value."""
         events = []
+        end = time.monotonic() + timeout
         while not events or events[-1]["ev"] != "done":
-            events.append(self.event())
+            event = self.event(max(0.0, end - time.monotonic()))
+            events.append(event)
+            if event["ev"] == "input":
+                assert reply is not None, "asked for input that nobody can give: %r" % event
+                value = reply(event)
+                self.send({"op": "input_reply", "run": event["run"], "value": value})
         for fd in self.pipes:
             self.drain(fd)
         seconds = time.perf_counter() - began if began else 0.0
         for event in events:
             assert event["run"] == self.run_number, event
-        return Run(events, bytes(self.pipes[self.stdout]), bytes(self.pipes[self.stderr]), seconds)
+        stdout, stderr = bytes(self.pipes[self.stdout]), bytes(self.pipes[self.stderr])
+        for buffer in self.pipes.values():
+            buffer.clear()
+        return Run(events, stdout, stderr, seconds)
 
     def run(self, code, **fields):
         began = time.perf_counter()
         self.begin(code, **fields)
+        return self.finish(began)
+
+    def ask(self, query, **fields):
+        """A query; the run's `answer` has what came of it."""
+        began = time.perf_counter()
+        self.begin_query(query, **fields)
         return self.finish(began)
 
     def wait_output(self, text, fd=None):
@@ -210,9 +244,9 @@ def _refuse(constant):
 
 
 class Driver(Peer):
-    """A fresh interpreter, started as init starts it."""
+    """A driver of its own, started as init starts it: by default a fresh Python interpreter."""
 
-    def __init__(self, python=PYTHON, env=None):
+    def __init__(self, python=PYTHON, env=None, argv=None, cwd=None):
         ours, theirs = socket.socketpair()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
@@ -223,12 +257,14 @@ class Driver(Peer):
             **(env or {}),
         }
         self.process = subprocess.Popen(
-            [python, str(KERNEL / "driver.py")],
+            argv or [python, str(KERNEL / "driver.py")],
             stdin=subprocess.DEVNULL,
             stdout=out_write,
             stderr=err_write,
             pass_fds=[theirs.fileno()],
             env=environment,
+            cwd=cwd,
+            start_new_session=True,
         )
         theirs.close()
         os.close(out_write)
@@ -236,8 +272,22 @@ class Driver(Peer):
         super().__init__(ours, out_read, err_read, os.pidfd_open(self.process.pid))
 
     def close(self):
+        """Ends the driver and, as init does, what it left behind in its session."""
+        session = self.process.pid
         super().close()
+        # Its number is nobody else's until it has been waited for.
+        kill_session(session)
         self.process.wait()
+
+
+def kill_session(session):
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                if os.getsid(int(entry)) == session:
+                    os.kill(int(entry), signal.SIGKILL)
+            except OSError:
+                pass
 
 
 class Zygote:

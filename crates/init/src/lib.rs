@@ -3,7 +3,8 @@
 //! Owns: the link protocol (its framing in [`frame`], its messages in [`link`]) and the framing
 //! of kernel drivers ([`kernel`]). Both ends use these types, so they cannot drift. Beside them
 //! what else init reads of bytes that are not its own, as pure functions: [`characters`] of
-//! output, a [`path`], a line about a [`process`]. [`unpack`] has the entries of archives.
+//! output, a [`path`], a line about a [`process`]. [`unpack`] has the entries of archives,
+//! [`startup`] what every program of ours does first.
 //! Does not own: sockets, processes, files. Those are in the binary (`main.rs`) on one side and
 //! in `crownest-server` on the other.
 //!
@@ -15,4 +16,6 @@ pub mod kernel;
 pub mod link;
 pub mod path;
 pub mod process;
+#[path = "sys/startup.rs"]
+pub mod startup;
 pub mod unpack;

@@ -44,6 +44,7 @@ use crate::host::{EGRESS_PORT, End, Host, Parts};
 use crate::log::log;
 use crate::poller::Poller;
 use crate::sys::{fds, signals};
+use crownest_init::startup;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -172,8 +173,8 @@ fn open_null() -> Result<OwnedFd, Errno> {
 }
 
 fn take_listener() -> Result<OwnedFd, StartError> {
-    let listener =
-        fds::take_inherited(LISTENER_FD).map_err(|_| StartError::Contract("fd 3 is not open"))?;
+    let listener = startup::take_inherited(LISTENER_FD)
+        .map_err(|_| StartError::Contract("fd 3 is not open"))?;
     if sockopt::socket_acceptconn(&listener) != Ok(true)
         || sockopt::socket_domain(&listener) != Ok(AddressFamily::UNIX)
         || sockopt::socket_type(&listener) != Ok(SocketType::STREAM)

@@ -1,19 +1,7 @@
 //! File descriptors that init was started with.
 
-use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
-
-/// Takes ownership of a descriptor that the spawner left open, and sets it close-on-exec.
-///
-/// Call once per number, before anything else could have opened it.
-pub(crate) fn take_inherited(number: RawFd) -> Result<OwnedFd, Errno> {
-    // SAFETY: only borrowed for the query; a number that is not open gives EBADF.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    fcntl_getfd(borrowed)?;
-    fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
-    // SAFETY: just seen to be open, and by the contract of this function nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
+use rustix::io::{Errno, fcntl_getfd};
+use std::os::fd::{BorrowedFd, RawFd};
 
 /// Is that number open? Used for 0, 1 and 2, so that no pipe of ours can land on them.
 pub(crate) fn is_open(number: RawFd) -> bool {

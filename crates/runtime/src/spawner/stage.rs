@@ -27,6 +27,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 const INIT_BINARY: &[u8] = include_bytes!(env!("CROWNEST_INIT_BINARY"));
+/// Drivers that are programs of their own.
+const KERNEL_PROGRAMS: &[(&str, &[u8])] =
+    &[("bash/driver", include_bytes!(env!("CROWNEST_BASH_BINARY")))];
 /// Device nodes of a sandbox: name, major, minor (Documentation/admin-guide/devices.txt).
 const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
@@ -97,7 +100,10 @@ impl Stage {
         }
         write_file(at, "empty", b"").map_err(stage("the stage"))?;
         for (name, bytes) in kernels::FILES {
-            write_kernel(at, name, bytes).map_err(stage("the kernels"))?;
+            write_kernel(at, name, bytes, kernels::mode_of(name)).map_err(stage("the kernels"))?;
+        }
+        for (name, bytes) in KERNEL_PROGRAMS {
+            write_kernel(at, name, bytes, 0o555).map_err(stage("the kernels"))?;
         }
         write_file(at, FILTER_FILE, &seccomp::to_bytes(filter)).map_err(stage("the filter"))?;
         if let Some(source) = &config.certificates {
@@ -268,8 +274,7 @@ fn write_with_mode(at: BorrowedFd<'_>, name: &str, bytes: &[u8], mode: u32) -> i
 }
 
 /// `name` comes from our own source tree; its directories are made as they appear.
-fn write_kernel(at: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let mode = kernels::mode_of(name);
+fn write_kernel(at: BorrowedFd<'_>, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = format!("kernels/{name}");
     for (index, _) in name.match_indices('/').skip(1) {
         match make_dir(at, &name[..index]) {

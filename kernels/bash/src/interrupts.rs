@@ -1,0 +1,139 @@
+//! Interrupts of a run: SIGINT to everything that the cell runs, and only while it runs; where that
+//! does not end it, the end of the shell.
+//!
+//! The shell goes on where it was when a program has handled the signal itself, and where the cell
+//! has a trap for it.
+
+use crate::descendants::{now_ticks, signal_strays, was_starting};
+use crate::error::KernelError;
+use crate::kernel::{Active, Kernel};
+use crate::lines;
+use crate::protocol::Status;
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+/// How long an interrupt waits for programs that are just being started, and how often it looks.
+const INTERRUPT_DELAY_MAX: Duration = Duration::from_millis(100);
+const INTERRUPT_LOOK: Duration = Duration::from_millis(10);
+/// A cell that is not over by then has programs that the interrupt has not reached.
+const INTERRUPT_AGAIN: Duration = Duration::from_millis(50);
+/// A shell that still runs the cell by then is killed; init would kill the whole context half a
+/// second later where a timeout is the reason.
+const INTERRUPT_KILL: Duration = Duration::from_millis(1_500);
+/// Where the interrupt of a run stands.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupt {
+    /// Bash has begun the cell.
+    pub(crate) begun: bool,
+    pub(crate) is_asked: bool,
+    /// It came before bash had begun the cell.
+    pub(crate) waits_for_begin: bool,
+    /// When one that waits for programs is sent at the latest.
+    send_until: Option<Instant>,
+    /// When the last one was sent, as start times of processes are counted.
+    sent_ticks: Option<u64>,
+    look_at: Option<Instant>,
+    kill_at: Option<Instant>,
+    pub(crate) has_killed: bool,
+}
+
+impl Interrupt {
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        [self.look_at, self.kill_at].into_iter().flatten().min()
+    }
+
+    /// The cell is given to another shell.
+    pub(crate) fn begin_again(&mut self) {
+        self.begun = false;
+        self.waits_for_begin = self.is_asked;
+    }
+}
+
+impl Kernel {
+    /// `interrupt`: at once if the cell has begun, else as soon as it has.
+    pub(crate) fn interrupt(&mut self, number: u64) -> Result<(), KernelError> {
+        let now = Instant::now();
+        match &mut self.active {
+            Some(Active::Run(run)) if run.number() == number => {
+                run.interrupt.is_asked = true;
+                run.interrupt.kill_at.get_or_insert(now + INTERRUPT_KILL);
+                run.interrupt.send_until = Some(now + INTERRUPT_DELAY_MAX);
+                run.interrupt.begun |= self.descriptors.take_started();
+                run.interrupt.waits_for_begin = !run.interrupt.begun;
+                if run.interrupt.begun {
+                    self.send_interrupt(now);
+                }
+                Ok(())
+            }
+            Some(Active::Query(asked)) if asked.query.run == number => {
+                self.end_query(Status::Interrupted, None)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The start of a cell for which an interrupt waits.
+    pub(crate) fn cell_has_begun(&mut self) {
+        if self.descriptors.take_started()
+            && let Some(Active::Run(run)) = &mut self.active
+        {
+            run.interrupt.begun = true;
+            if std::mem::take(&mut run.interrupt.waits_for_begin) {
+                self.send_interrupt(Instant::now());
+            }
+        }
+    }
+
+    /// SIGINT, as soon as it hits all programs that run.
+    fn send_interrupt(&mut self, now: Instant) {
+        let (Some(Active::Run(run)), Some(shell)) = (&mut self.active, &mut self.shell) else {
+            return;
+        };
+        let ticks = now_ticks();
+        let may_wait = run.interrupt.send_until.is_some_and(|until| now < until);
+        if may_wait && was_starting(shell.pid(), ticks) {
+            run.interrupt.look_at = Some(now + INTERRUPT_LOOK);
+            return;
+        }
+        run.interrupt.send_until = None;
+        run.interrupt.sent_ticks = Some(ticks);
+        run.interrupt.look_at = Some(now + INTERRUPT_AGAIN);
+        shell.signal_group(Signal::INT);
+        // It may have been about to read the line that says that the cell is over.
+        let again = format!("\n{}", lines::cell_over(run.sequence, &shell.token));
+        shell.write(again.as_bytes());
+    }
+
+    /// The cell is not over in spite of an interrupt.
+    fn look_again(&mut self, now: Instant) {
+        let (Some(Active::Run(run)), Some(shell)) = (&mut self.active, &self.shell) else {
+            return;
+        };
+        run.interrupt.look_at = None;
+        if run.interrupt.send_until.is_some() {
+            return self.send_interrupt(now);
+        }
+        if let Some(ticks) = run.interrupt.sent_ticks {
+            signal_strays(shell.pid(), run.began_ticks, Signal::INT);
+            if was_starting(shell.pid(), ticks) {
+                self.send_interrupt(now);
+            }
+        }
+    }
+
+    /// Deadlines of the active run.
+    pub(crate) fn expire_run(&mut self, now: Instant) {
+        let (Some(Active::Run(run)), Some(shell)) = (&mut self.active, &self.shell) else {
+            return;
+        };
+        if run.interrupt.kill_at.is_some_and(|at| at <= now) {
+            run.interrupt.kill_at = None;
+            run.interrupt.look_at = None;
+            run.interrupt.has_killed = true;
+            signal_strays(shell.pid(), run.began_ticks, Signal::KILL);
+            shell.signal_group(Signal::KILL);
+        } else if run.interrupt.look_at.is_some_and(|at| at <= now) {
+            self.look_again(now);
+        }
+    }
+}
