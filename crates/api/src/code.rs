@@ -113,11 +113,145 @@ pub struct RunCode {
     pub context_id: Option<String>,
     /// Working directory of this run.
     pub cwd: Option<String>,
-    #[schema(minimum = 1, maximum = 600_000)]
+    /// Default 60,000, at most 600,000; of a detached run default 3,600,000.
+    #[schema(minimum = 1, maximum = 86_400_000)]
     pub timeout_ms: Option<u64>,
     pub artifact_policy: Option<ArtifactPolicy>,
     /// Extension.
     pub rich_outputs: Option<RichOutputs>,
+    /// Extension: how much of the output the result holds, and how it is tidied for a reader that
+    /// pays for every byte.
+    pub output_budget: Option<OutputBudget>,
+    /// Extension, with `outputBudget`: what the result does not hold is in an artifact, which needs
+    /// the scope `artifact:create`.
+    pub keep_full_output: Option<bool>,
+    /// Extension, on streams and of detached runs: code that asks for a line waits for the answer
+    /// of a client (`POST …/contexts/{contextId}/input`). Otherwise it gets the end of the input.
+    pub allow_input: Option<bool>,
+    /// Extension: answer as soon as the run is on record (202). It goes on whoever is connected,
+    /// also over a restart of the server.
+    pub detached: Option<bool>,
+}
+
+/// Extension: bounds of the output in a result. They hold for stdout and for stderr, each by
+/// itself; the events of a stream stay complete.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputBudget {
+    /// Bytes of text, the line that stands for what was left out included.
+    #[schema(minimum = 256, maximum = 33_554_432)]
+    pub max_bytes: u64,
+    /// Bytes that are kept of the beginning when not everything fits; default: half.
+    pub head: Option<u64>,
+    /// Bytes that are kept of the end; default: what `head` leaves.
+    pub tail: Option<u64>,
+    /// Leave out escape sequences of terminals: colours, cursor movements, titles, links.
+    pub strip_ansi: Option<bool>,
+    /// Replace lines that follow their like by one that says how many, and keep of a line that was
+    /// written over (a progress bar) its last state.
+    pub collapse_repeats: Option<bool>,
+}
+
+/// Extension: what an output budget left of one stream. `totalBytes` and the text of repeat
+/// marks are what is kept, left out, stripped and collapsed together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetedStream {
+    /// Everything that was printed.
+    pub total_bytes: u64,
+    pub total_lines: u64,
+    /// Left out between beginning and end, after stripping and collapsing.
+    pub omitted_bytes: u64,
+    pub omitted_lines: u64,
+    /// Escape sequences.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stripped_bytes: u64,
+    /// Repeated lines and what was written over.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub collapsed_bytes: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub collapsed_lines: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Extension: what an output budget left of both streams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetReport {
+    pub stdout: BudgetedStream,
+    pub stderr: BudgetedStream,
+    /// With `keepFullOutput`, when the result does not hold everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_output: Option<FullOutput>,
+}
+
+/// Extension: where the whole output is: both streams in the order in which they were printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FullOutput {
+    /// Read it by pages with `Range`.
+    Artifact {
+        #[serde(rename = "artifactId")]
+        artifact_id: String,
+        #[serde(rename = "contentType")]
+        content_type: String,
+        #[serde(rename = "sizeBytes")]
+        size_bytes: u64,
+    },
+    /// It was not kept.
+    Rejected { reason: RejectedReason },
+}
+
+/// Extension: what a run used. Processor time and memory are what the kernel counted for the
+/// interpreter, absent when it has died; they include threads that earlier runs have left behind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunUsage {
+    /// Processor time of the interpreter with its threads, to the microsecond, and of the child
+    /// processes that it has waited for, to ten milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<f64>,
+    /// Memory of the interpreter that is resident at the end of the run, with what it shares with
+    /// others; without its child processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// The most that was resident at any time since the interpreter was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+    /// By how much this run has raised that; 0 when it stayed below an earlier peak.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_growth_bytes: Option<u64>,
+    /// Everything that was printed, kept in the result or not.
+    pub stdout_bytes: u64,
+    pub stderr_bytes: u64,
+    /// Rich outputs as they came, artifacts included.
+    pub output_bytes: u64,
+    /// The source.
+    pub code_bytes: u64,
+}
+
+/// Extension: something about a run that is not an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Notice {
+    /// A word that programs can match on.
+    #[schema(example = "state_not_kept")]
+    pub code: String,
+    pub message: String,
+}
+
+/// Extension: code waits for a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InputRequest {
+    pub prompt: String,
+    /// Whether what is typed should not be shown.
+    pub password: bool,
 }
 
 /// Answer with one run.
@@ -194,6 +328,15 @@ pub struct RunCodeResult {
     /// variables of earlier runs are gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_reset: Option<bool>,
+    /// Extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<RunUsage>,
+    /// Extension: absent when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
+    /// Extension, with `outputBudget`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_budget: Option<BudgetReport>,
 }
 
 /// An exception in the code, or the reason why the run did not complete.
@@ -319,6 +462,10 @@ pub enum RunStreamEvent<'a> {
     #[schema(value_type = String)]
     Stderr(&'a str),
     Output(&'a CodeOutput),
+    /// Extension.
+    Notice(&'a Notice),
+    /// Extension, with `allowInput`: answer it with `POST …/contexts/{contextId}/input`.
+    InputRequest(&'a InputRequest),
     Error(&'a CodeError),
     Complete(&'a RunCodeResult),
 }

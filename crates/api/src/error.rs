@@ -87,6 +87,8 @@ error_codes! {
     /// took effect is unknown.
     RequestInterrupted = "request_interrupted", 409;
     StreamGap = "stream_gap", 409;
+    /// No code of this context waits for a line.
+    InputNotAwaited = "input_not_awaited", 409;
     UploadConflict = "upload_conflict", 409;
     UploadIncomplete = "upload_incomplete", 409;
     UsageExportInProgress = "usage_export_in_progress", 409;

@@ -24,6 +24,8 @@ pub enum IdKind {
     Sandbox,
     Command,
     CodeContext,
+    /// A detached run of code; others have no id.
+    CodeRun,
     Artifact,
     Preview,
     Template,
@@ -54,6 +56,7 @@ impl IdKind {
             Self::Sandbox => "sbx",
             Self::Command => "cmd",
             Self::CodeContext => "cctx",
+            Self::CodeRun => "crun",
             Self::Artifact => "art",
             Self::Preview => "prv",
             Self::Template => "tpl",
@@ -102,6 +105,15 @@ pub fn new_id(kind: IdKind) -> String {
     id
 }
 
+/// The identifier that is made of these bits, for something that must not exist twice. They are
+/// those of a digest: as good as random.
+#[must_use]
+pub fn derived_id(kind: IdKind, bits: u128) -> String {
+    let mut id = format!("{}_", kind.prefix());
+    push_base32(bits, &mut id);
+    id
+}
+
 /// Appends 128 bits as 26 characters, highest first; the first one carries only three bits.
 fn push_base32(bits: u128, out: &mut String) {
     for position in (0..SUFFIX_LEN).rev() {
@@ -128,6 +140,14 @@ mod tests {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         );
+    }
+
+    #[test]
+    fn derived_identifiers_are_well_formed_and_the_same_again() {
+        let id = derived_id(IdKind::Artifact, u128::MAX);
+        assert_eq!(id, derived_id(IdKind::Artifact, u128::MAX));
+        assert!(IdKind::Artifact.matches(&id), "{id}");
+        assert_ne!(id, derived_id(IdKind::Artifact, 1));
     }
 
     #[test]

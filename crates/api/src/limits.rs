@@ -24,6 +24,21 @@ pub const SANDBOX_SESSION_MAX_MS: u64 = 24 * 3_600_000;
 /// Run of code: timeout when none is asked for, and the longest one.
 pub const RUN_TIMEOUT_DEFAULT_MS: u64 = 60_000;
 pub const RUN_TIMEOUT_MAX_MS: u64 = 600_000;
+/// Detached run: the same two.
+pub const DETACHED_TIMEOUT_DEFAULT_MS: u64 = 3_600_000;
+pub const DETACHED_TIMEOUT_MAX_MS: u64 = 24 * 3_600_000;
+/// Question about a context: the same two.
+pub const QUERY_TIMEOUT_DEFAULT_MS: u64 = 5_000;
+pub const QUERY_TIMEOUT_MAX_MS: u64 = 30_000;
+/// Completions in one answer.
+pub const COMPLETIONS_MAX: usize = 200;
+/// Variables in one answer when nothing is asked for, and the most.
+pub const VARIABLES_DEFAULT: u32 = 200;
+pub const VARIABLES_MAX: u32 = 1_000;
+/// One representation in the answer of an inspection.
+pub const INSPECTION_BYTES_MAX: usize = 256 * 1024;
+/// Longest line that answers code which asks for one.
+pub const INPUT_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Creation of a context: the same two.
 pub const CONTEXT_TIMEOUT_DEFAULT_MS: u64 = 30_000;
 pub const CONTEXT_TIMEOUT_MAX_MS: u64 = 600_000;
@@ -47,6 +62,11 @@ pub const LOG_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const RUN_OUTPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// One piece of collected output: consumers see few large pieces.
 pub const RUN_OUTPUT_CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// What an output budget may allow for one stream.
+pub const OUTPUT_BUDGET_BYTES_MIN: usize = 256;
+pub const OUTPUT_BUDGET_BYTES_MAX: usize = RUN_OUTPUT_BYTES_MAX;
+/// Notices kept for one run.
+pub const RUN_NOTICES_MAX: usize = 64;
 /// Rich outputs kept for one run.
 pub const RUN_OUTPUTS_MAX: usize = 256;
 /// Rich output of one run, all together.

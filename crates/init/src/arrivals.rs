@@ -217,6 +217,7 @@ impl Host {
             background_dropped: 0,
             waiting: Some(waiting),
             run: None,
+            meter: None,
             reason: None,
             hung_up_until: None,
             dead: None,

@@ -4,6 +4,7 @@
 //! `runs.rs`. Every byte that a driver says may be forged: it runs tenant code in its process.
 
 use crate::calls::{ReplyTo, refuse};
+use crate::meter::{Begun, Meter};
 use crate::output::OutputPipe;
 use crate::poller::Source;
 use crate::processes;
@@ -69,6 +70,8 @@ pub(crate) struct Driver {
     pub(crate) background_dropped: u64,
     pub(crate) waiting: Option<Waiting>,
     pub(crate) run: Option<ActiveRun>,
+    /// Opened for its first run.
+    pub(crate) meter: Option<Meter>,
     /// Why init killed it.
     pub(crate) reason: Option<&'static str>,
     /// It closed its control socket: killed then, if it has not ended by itself.
@@ -123,9 +126,23 @@ impl Driver {
             .map(|run| run.run)
     }
 
+    /// Is it busy with a query?
+    pub(crate) fn is_asked(&self) -> bool {
+        self.run.as_ref().is_some_and(ActiveRun::is_query)
+    }
+
     /// Is only the rest of its run's output still to be read?
     pub(crate) fn run_has_ended(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.end.is_some())
+    }
+
+    /// Reads its counters right before a run. None when there is nothing to be read: a run is not
+    /// refused for that.
+    pub(crate) fn begin_metering(&mut self) -> Option<Begun> {
+        if self.meter.is_none() {
+            self.meter = Meter::open(self.pid).ok();
+        }
+        self.meter.as_mut()?.begin()
     }
 
     /// Interrupts the driver itself; wakes it when it has stopped itself.
@@ -187,6 +204,11 @@ impl Driver {
             }),
             reason: self.reason.map(str::to_owned),
         }
+    }
+
+    /// Drops output that belongs to nobody at all, as that of a query.
+    pub(crate) fn drop_output(&mut self, bytes: usize) {
+        self.background_dropped += bytes as u64;
     }
 
     /// Takes output that belongs to no run: kept up to a limit, counted beyond it.

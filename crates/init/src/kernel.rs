@@ -4,6 +4,7 @@
 //! process, so every frame from it may be forged: lengths are capped, unknown events dropped,
 //! and an event counts only when it names the run that init itself started.
 
+use crate::cell::Query;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -28,7 +29,24 @@ pub enum KernelOp {
         /// For a driver of several languages: that of this cell.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         language: Option<String>,
+        /// Somebody answers when the code asks for a line.
+        #[serde(default, skip_serializing_if = "is_false")]
+        input: bool,
+        /// Format of the file that is written beside each table that is shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        table_export: Option<String>,
     },
+    /// Ask about the context; ends with `done` as a cell does. `code` is what the question is
+    /// about, empty when it is about none.
+    Query {
+        run: u64,
+        #[serde(flatten)]
+        query: Query,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        code: String,
+    },
+    /// Answers the `input` of that run; none is the end of the file.
+    InputReply { run: u64, value: Option<String> },
     /// Announces the SIGINT that follows, so that a driver which has not read `Execute` yet does
     /// not take the signal for a late one.
     Interrupt { run: u64 },
@@ -37,7 +55,7 @@ pub enum KernelOp {
 /// The part of a driver's event that init itself reads; the rest goes to the server untouched.
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
 pub struct KernelEventHead {
-    /// `ready`, `result`, `display`, `clear`, `error`, `done`.
+    /// `ready`, `result`, `display`, `clear`, `error`, `notice`, `input`, `answer`, `done`.
     pub ev: String,
     /// The run it belongs to; absent on `ready`.
     #[serde(default)]
@@ -55,6 +73,14 @@ pub struct KernelDone {
     /// Processor time of the cell as the driver counted it; never trusted.
     #[serde(default)]
     pub cpu_us: Option<u64>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A driver that broke the protocol.
@@ -155,6 +181,49 @@ mod tests {
 
     fn frames(decoder: &mut KernelDecoder) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| decoder.next_frame().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_a_driver_is_told_has_the_shape_of_the_protocol() {
+        let shape = |op: &KernelOp| serde_json::to_string(op).unwrap();
+        let complete = KernelOp::Query {
+            run: 3,
+            query: Query::Complete { cursor: 2 },
+            code: "ab".into(),
+        };
+        assert_eq!(
+            shape(&complete),
+            r#"{"op":"query","run":3,"query":"complete","cursor":2,"code":"ab"}"#
+        );
+        let variables = KernelOp::Query {
+            run: 4,
+            query: Query::Variables { limit: 7 },
+            code: String::new(),
+        };
+        assert_eq!(
+            shape(&variables),
+            r#"{"op":"query","run":4,"query":"variables","limit":7}"#
+        );
+        let end_of_file = KernelOp::InputReply {
+            run: 5,
+            value: None,
+        };
+        assert_eq!(
+            shape(&end_of_file),
+            r#"{"op":"input_reply","run":5,"value":null}"#
+        );
+        let execute = KernelOp::Execute {
+            run: 6,
+            code: "1".into(),
+            cwd: None,
+            language: None,
+            input: true,
+            table_export: None,
+        };
+        assert_eq!(
+            shape(&execute),
+            r#"{"op":"execute","run":6,"code":"1","input":true}"#
+        );
     }
 
     #[test]

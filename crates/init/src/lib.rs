@@ -1,6 +1,7 @@
 //! The frames spoken between the server and `crownest-init`, pid 1 of a sandbox.
 //!
-//! Owns: the link protocol (its framing in [`frame`], its messages in [`link`]) and the framing
+//! Owns: the link protocol (its framing in [`frame`], its messages in [`link`], what a
+//! run is given and what it cost in [`cell`]) and the framing
 //! of kernel drivers ([`kernel`]). Both ends use these types, so they cannot drift. Beside them
 //! what else init reads of bytes that are not its own, as pure functions: [`characters`] of
 //! output, a [`path`], a line about a [`process`]. [`unpack`] has the entries of archives,
@@ -10,6 +11,7 @@
 //!
 //! Trust: everything that arrives *from* a sandbox is hostile, whoever seems to have written it.
 
+pub mod cell;
 pub mod characters;
 pub mod frame;
 pub mod kernel;

@@ -17,11 +17,12 @@
 //!
 //! A run or process whose end was acknowledged is forgotten.
 
+use crate::cell::{RunOptions, RunUsage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of this protocol; init and server refuse each other when it differs.
-pub const LINK_VERSION: u32 = 3;
+pub const LINK_VERSION: u32 = 4;
 /// Un-acknowledged bytes that init keeps for one run or process: bodies, and a fixed cost for each
 /// event. Acknowledge long before so many have come, at the latest after half of it.
 pub const WINDOW_BYTES_MAX: usize = 1024 * 1024;
@@ -136,6 +137,15 @@ pub enum Request {
         language: Option<String>,
         #[serde(default, skip_serializing_if = "is_false")]
         quiet: bool,
+        #[serde(default, skip_serializing_if = "RunOptions::are_usual")]
+        options: RunOptions,
+    },
+    /// Answers the line that a run waits for; body = the line, nothing with `eof`. Error
+    /// `input_not_awaited` when it waits for none.
+    Input {
+        run: u64,
+        #[serde(default, skip_serializing_if = "is_false")]
+        eof: bool,
     },
     /// Interrupts that run, nothing else. Not an error when it is over.
     Interrupt { run: u64 },
@@ -267,8 +277,8 @@ pub enum EventKind {
         seq: u64,
         stream: Stream,
     },
-    /// Body = one JSON event of the driver: `result`, `display`, `clear` or `error`, with the
-    /// number of its run checked by init.
+    /// Body = one JSON event of the driver: `result`, `display`, `clear`, `error`, `notice` or
+    /// `input`, of a query `answer`; with the number of its run checked by init.
     Kernel { target: u64, seq: u64 },
     /// The run is over and every byte it wrote has been sent.
     RunDone {
@@ -285,6 +295,9 @@ pub enum EventKind {
         /// What the driver says the cell cost. It is tenant code: never bill by it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cpu_us: Option<u64>,
+        /// What init itself measured; absent for a query and for a driver that has died.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<RunUsage>,
     },
     /// The process is over and every byte it wrote has been sent.
     ExecDone {
@@ -331,6 +344,8 @@ pub enum CallErrorCode {
     ContextExists,
     ContextBusy,
     ContextDead,
+    /// The run is over, or it waits for no line.
+    InputNotAwaited,
     NoSpare,
     TooMany,
     UnknownTarget,
@@ -371,6 +386,9 @@ pub struct TargetState {
     /// Last sequence number that has been given out.
     pub seq: u64,
     pub done: bool,
+    /// A run that was started to outlive its server ([`RunOptions::keep`]).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub kept: bool,
 }
 
 /// How a run ended.
@@ -511,6 +529,7 @@ mod tests {
             duration_us: 5,
             background_dropped: 0,
             cpu_us: None,
+            usage: None,
         };
         let text = serde_json::to_string(&Event {
             fds: 0,

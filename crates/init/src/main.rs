@@ -30,6 +30,7 @@ mod execs;
 mod files;
 mod host;
 mod log;
+mod meter;
 mod output;
 mod pace;
 mod poller;

@@ -54,10 +54,19 @@ impl Host {
                 cwd,
                 language,
                 quiet,
-            } => match self.run(&context, run, timeout_ms, Cell { cwd, language }, body) {
-                Ok(_) if quiet => return,
-                handled => handled,
-            },
+                options,
+            } => {
+                let cell = Cell {
+                    cwd,
+                    language,
+                    options,
+                };
+                match self.run(&context, run, timeout_ms, cell, body) {
+                    Ok(_) if quiet => return,
+                    handled => handled,
+                }
+            }
+            Request::Input { run, eof } => self.input(run, eof, body),
             Request::Interrupt { run } => self.interrupt(run),
             Request::Exec {
                 exec,

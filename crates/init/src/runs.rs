@@ -3,14 +3,19 @@
 //! A run ends with the driver's `done`, or with the driver. Both times the pipes are read up to
 //! what they held at that moment: everything that the run wrote is in there, and a daemon that
 //! goes on writing cannot prolong it. A timeout interrupts, and kills after a grace.
+//!
+//! A query is a run of another kind: nothing that it prints or shows is anybody's, and of its
+//! frames only the one answer counts.
 
 use crate::calls::{Handled, done, refuse};
 use crate::contexts::find_context;
 use crate::driver::Driver;
 use crate::environment;
 use crate::host::Host;
+use crate::meter::Begun;
 use crate::output::Piece;
 use crate::targets::Targets;
+use crownest_init::cell::{INPUT_BYTES_MAX, RunOptions, RunUsage};
 use crownest_init::kernel::{BadFrame, KernelDone, KernelEventHead, KernelOp};
 use crownest_init::link::{
     CallErrorCode, EventKind, KILL_GRACE_MS, OUTPUT_CHUNK_BYTES_MAX, RunOutcome,
@@ -34,6 +39,15 @@ pub(crate) struct ActiveRun {
     interrupted: bool,
     timed_out: bool,
     background_dropped: u64,
+    /// It asks about the context and runs no cell.
+    query: bool,
+    /// Its one answer has come.
+    answered: bool,
+    /// Somebody answers when it asks for a line.
+    input: bool,
+    /// It waits for a line now.
+    asked: bool,
+    begun: Option<Begun>,
     /// Known how it ended; only its output is still being sent.
     pub(crate) end: Option<RunEnd>,
 }
@@ -43,6 +57,7 @@ pub(crate) struct ActiveRun {
 pub(crate) struct Cell {
     pub(crate) cwd: Option<String>,
     pub(crate) language: Option<String>,
+    pub(crate) options: RunOptions,
 }
 
 /// How a run ended, and what is left to read of it.
@@ -51,11 +66,12 @@ pub(crate) struct RunEnd {
     outcome: RunOutcome,
     execution_count: u64,
     cpu_us: Option<u64>,
+    usage: Option<RunUsage>,
     left: [usize; 2],
 }
 
 impl ActiveRun {
-    fn new(run: u64, timeout_ms: u64, background_dropped: u64) -> Self {
+    fn new(run: u64, timeout_ms: u64, options: &RunOptions) -> Self {
         let started = Instant::now();
         Self {
             run,
@@ -65,8 +81,27 @@ impl ActiveRun {
             kill_at: None,
             interrupted: false,
             timed_out: false,
-            background_dropped,
+            background_dropped: 0,
+            query: options.query.is_some(),
+            answered: false,
+            input: options.input,
+            asked: false,
+            begun: None,
             end: None,
+        }
+    }
+
+    pub(crate) fn is_query(&self) -> bool {
+        self.query
+    }
+
+    /// Is that an event that its driver may send now?
+    fn takes(&mut self, event: &str) -> bool {
+        match event {
+            "answer" => self.query && !std::mem::replace(&mut self.answered, true),
+            _ if self.query => false,
+            "input" => self.input && !std::mem::replace(&mut self.asked, true),
+            _ => matches!(event, "result" | "display" | "clear" | "error" | "notice"),
         }
     }
 
@@ -84,7 +119,8 @@ impl ActiveRun {
 }
 
 impl Host {
-    /// `Run`: hands the cell to the driver, with what the context printed since the last one.
+    /// `Run`: hands the cell to the driver, with what the context printed since the last one; or
+    /// the question.
     pub(crate) fn run(
         &mut self,
         context: &str,
@@ -93,8 +129,7 @@ impl Host {
         cell: Cell,
         code: Vec<u8>,
     ) -> Handled {
-        let Cell { cwd, language } = cell;
-        if let Some(language) = &language {
+        if let Some(language) = &cell.language {
             environment::check_name("language", language)?;
         }
         let Ok(code) = String::from_utf8(code) else {
@@ -113,27 +148,49 @@ impl Host {
         if driver.run.is_some() || driver.waiting.is_some() {
             return refuse(CallErrorCode::ContextBusy, "the context is busy");
         }
-        driver.control.send(&KernelOp::Execute {
-            run,
-            code,
-            cwd,
-            language,
-        })?;
+        let mut active = ActiveRun::new(run, timeout_ms, &cell.options);
+        if !active.query {
+            active.begun = driver.begin_metering();
+        }
+        let keep = cell.options.keep;
+        driver.control.send(&operation(run, code, cell))?;
         self.targets.insert(run, Some(context.to_owned()), true);
-        let dropped = std::mem::take(&mut driver.background_dropped);
-        for (background, pipe) in driver.background.iter_mut().zip(&driver.pipes) {
-            let bytes = background.take();
-            let stream = pipe.stream;
-            if !bytes.is_empty() {
+        if keep {
+            self.targets.keep(run);
+        }
+        if !active.query {
+            active.background_dropped = std::mem::take(&mut driver.background_dropped);
+            for (background, pipe) in driver.background.iter_mut().zip(&driver.pipes) {
+                let bytes = background.take();
                 debug_assert!(bytes.len() <= OUTPUT_CHUNK_BYTES_MAX);
-                self.targets.push(run, bytes, |seq| EventKind::Output {
-                    target: run,
-                    seq,
-                    stream,
-                });
+                push_output(&mut self.targets, run, pipe.stream, bytes);
             }
         }
-        driver.run = Some(ActiveRun::new(run, timeout_ms, dropped));
+        driver.run = Some(active);
+        done()
+    }
+
+    /// `Input`: the line that a run waits for.
+    pub(crate) fn input(&mut self, run: u64, eof: bool, line: Vec<u8>) -> Handled {
+        if line.len() > INPUT_BYTES_MAX {
+            return refuse(CallErrorCode::Invalid, "the line is too long");
+        }
+        let Ok(line) = String::from_utf8(line) else {
+            return refuse(CallErrorCode::Invalid, "the line is not UTF-8");
+        };
+        let driver = self
+            .drivers
+            .values_mut()
+            .find(|driver| driver.active_run() == Some(run));
+        let waiting = driver.and_then(|driver| {
+            let asked = driver.run.as_mut().map(|active| &mut active.asked)?;
+            std::mem::take(asked).then_some(driver)
+        });
+        let Some(driver) = waiting else {
+            return refuse(CallErrorCode::InputNotAwaited, "no line is awaited");
+        };
+        let value = (!eof).then_some(line);
+        driver.control.send(&KernelOp::InputReply { run, value })?;
         done()
     }
 
@@ -204,12 +261,28 @@ impl Host {
     }
 }
 
+/// What the driver is told.
+fn operation(run: u64, code: String, cell: Cell) -> KernelOp {
+    match cell.options.query {
+        Some(query) => KernelOp::Query { run, query, code },
+        None => KernelOp::Execute {
+            run,
+            code,
+            cwd: cell.cwd,
+            language: cell.language,
+            input: cell.options.input,
+            table_export: cell.options.table_export,
+        },
+    }
+}
+
 /// One read of one pipe, to wherever its output belongs now.
 fn read_output(driver: &mut Driver, index: usize, targets: &mut Targets, buffer: &mut [u8]) {
     let Piece::Bytes(bytes) = driver.pipes[index].read_paced(buffer, Instant::now()) else {
         return;
     };
     match driver.active_run() {
+        Some(_) if driver.is_asked() => driver.drop_output(bytes.len()),
         Some(run) => push_output(targets, run, driver.pipes[index].stream, bytes),
         // Between runs somebody still has to read, or a thread that prints would stop the whole
         // interpreter.
@@ -232,18 +305,25 @@ pub(crate) fn frame(
     buffer: &mut [u8],
 ) -> Result<Meaning, BadFrame> {
     let head = KernelEventHead::parse(&frame)?;
-    let active = driver.active_run();
-    match (head.ev.as_str(), head.run, active) {
-        ("ready", None, _) if driver.waiting.is_some() => return Ok(Meaning::Ready),
-        ("result" | "display" | "clear" | "error", Some(named), Some(run)) if named == run => {
+    if head.ev == "ready" && head.run.is_none() && driver.waiting.is_some() {
+        return Ok(Meaning::Ready);
+    }
+    let active = driver.run.as_mut().filter(|run| run.end.is_none());
+    let Some(active) = active.filter(|active| Some(active.run) == head.run) else {
+        driver.frames_dropped += 1;
+        return Ok(Meaning::Nothing);
+    };
+    let run = active.run;
+    if head.ev == "done" {
+        let done = KernelDone::parse(&frame)?;
+        end_by_done(driver, &done);
+    } else if active.takes(&head.ev) {
+        if !active.query {
             read_resting(driver, run, targets, buffer);
-            targets.push(run, frame, |seq| EventKind::Kernel { target: run, seq });
         }
-        ("done", Some(named), Some(run)) if named == run => {
-            let done = KernelDone::parse(&frame)?;
-            end_by_done(driver, &done);
-        }
-        _ => driver.frames_dropped += 1,
+        targets.push(run, frame, |seq| EventKind::Kernel { target: run, seq });
+    } else {
+        driver.frames_dropped += 1;
     }
     Ok(Meaning::Nothing)
 }
@@ -277,10 +357,13 @@ fn end_by_done(driver: &mut Driver, done: &KernelDone) {
     } else {
         RunOutcome::Completed
     };
+    let begun = active.begun.take();
+    let usage = begun.and_then(|begun| driver.meter.as_mut()?.end(begun));
     active.end = Some(RunEnd {
         outcome,
         execution_count: done.count,
         cpu_us: done.cpu_us,
+        usage,
         left,
     });
 }
@@ -303,6 +386,7 @@ pub(crate) fn end_by_death(driver: &mut Driver) {
         outcome,
         execution_count: 0,
         cpu_us: None,
+        usage: None,
         left,
     });
 }
@@ -323,7 +407,11 @@ fn drain(driver: &mut Driver, targets: &mut Targets, buffer: &mut [u8]) -> bool 
             match pipe.read(buffer, *left) {
                 (Piece::Bytes(bytes), count) => {
                     *left -= count;
-                    push_output(targets, active.run, pipe.stream, bytes);
+                    if active.query {
+                        driver.background_dropped += bytes.len() as u64;
+                    } else {
+                        push_output(targets, active.run, pipe.stream, bytes);
+                    }
                 }
                 // Somebody else read it, which only tenant code itself can arrange.
                 (Piece::Empty | Piece::End, _) => *left = 0,
@@ -342,7 +430,12 @@ fn finish(driver: &mut Driver, targets: &mut Targets) -> bool {
     let target = active.run;
     for pipe in &mut driver.pipes {
         pipe.rouse();
-        push_output(targets, target, pipe.stream, pipe.take_cut());
+        let cut = pipe.take_cut();
+        if active.query {
+            driver.background_dropped += cut.len() as u64;
+        } else {
+            push_output(targets, target, pipe.stream, cut);
+        }
     }
     let told = matches!(
         end.outcome,
@@ -360,6 +453,7 @@ fn finish(driver: &mut Driver, targets: &mut Targets) -> bool {
         duration_us,
         background_dropped: active.background_dropped,
         cpu_us: end.cpu_us,
+        usage: end.usage,
     });
     targets.finish(target);
     told

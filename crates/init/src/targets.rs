@@ -25,6 +25,7 @@ pub(crate) struct Stored {
 #[derive(Debug)]
 struct Target {
     context: Option<String>,
+    kept: bool,
     /// Last number given out.
     seq: u64,
     /// Last number that this connection was given; None until it asks for the target.
@@ -63,6 +64,7 @@ impl Targets {
     pub(crate) fn insert(&mut self, id: u64, context: Option<String>, attached: bool) {
         let target = Target {
             context,
+            kept: false,
             seq: 0,
             sent: attached.then_some(0),
             acked: 0,
@@ -71,6 +73,13 @@ impl Targets {
             done: false,
         };
         self.map.insert(id, target);
+    }
+
+    /// Marks a target for the servers to come: it is not to be ended for want of a consumer.
+    pub(crate) fn keep(&mut self, id: u64) {
+        if let Some(target) = self.map.get_mut(&id) {
+            target.kept = true;
+        }
     }
 
     /// May more be read for this target? False for unknown ones.
@@ -177,6 +186,7 @@ impl Targets {
                 context: target.context.clone(),
                 seq: target.seq,
                 done: target.done,
+                kept: target.kept,
             })
             .collect()
     }

@@ -4,6 +4,7 @@
 
 mod sandbox;
 
+use crownest_init::cell::RunOptions;
 use crownest_init::link::{CallErrorCode, Death, EventKind, Request};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -219,6 +220,7 @@ fn the_language_of_a_cell_reaches_the_driver() {
         cwd: None,
         language: language.map(str::to_owned),
         quiet: false,
+        options: RunOptions::default(),
     };
     client
         .call_with(run(1, Some("typescript")), b"print(frame['language'])")

@@ -7,6 +7,7 @@ use crate::command_log::Remote;
 use crate::commands;
 use crate::config::Config;
 use crate::creation::DefaultProjects;
+use crate::detached;
 use crate::host::Host;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
@@ -47,6 +48,7 @@ pub struct AppState {
     pub(crate) commands: commands::Registry,
     /// Where closed segments of logs go; None: the object store is a directory, they stay.
     pub(crate) remote_logs: Option<Arc<Remote>>,
+    pub(crate) detached: detached::Registry,
     /// Records that the store could not take yet.
     pub(crate) unwritten: Waiting,
     pub(crate) default_projects: DefaultProjects,
@@ -95,6 +97,7 @@ impl App {
             signing: SigningSecret::default(),
             commands: commands::Registry::default(),
             remote_logs,
+            detached: detached::Registry::default(),
             unwritten: Waiting::default(),
             default_projects: DefaultProjects::default(),
             rates: RateLimits::default(),

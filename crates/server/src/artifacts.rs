@@ -14,7 +14,7 @@ use crate::request::RequestContext;
 use crate::sandboxes::LiveSandbox;
 use axum::body::Bytes;
 use crownest_api::artifact::Artifact;
-use crownest_api::{ErrorCode, IdKind, Timestamp, new_id};
+use crownest_api::{ErrorCode, IdKind, Timestamp, derived_id, new_id};
 use crownest_store as store;
 use futures_util::Stream;
 use std::io;
@@ -34,7 +34,7 @@ const PENDING_MAX_MS: i64 = 6 * 3_600_000;
 const DAY_MS: u64 = 24 * 3_600_000;
 
 /// What an artifact is to be called, and what it is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Naming {
     pub name: String,
     pub content_type: String,
@@ -105,6 +105,73 @@ impl App {
             .await
     }
 
+    /// The same for bytes that are named by `origin`: of what a killed server has stored for it
+    /// already there is no second one.
+    pub(crate) async fn promote_bytes_once(
+        &self,
+        origin: &str,
+        live: &Arc<LiveSandbox>,
+        naming: Naming,
+        bytes: Bytes,
+    ) -> ApiResult<store::Artifact> {
+        let size = bytes.len() as u64;
+        let (app, live, origin) = (self.clone(), Arc::clone(live), origin.to_owned());
+        self.finish_anyway(async move {
+            let source = || futures_util::stream::iter([Ok(bytes.clone())]);
+            app.store_artifact_once(&origin, &live, naming, source, size)
+                .await
+        })
+        .await
+    }
+
+    /// Makes an artifact of what a stream brings, at most `bytes_max`. When the stream fails, or
+    /// this future is dropped, there is none.
+    pub(crate) async fn promote_stream<S>(
+        &self,
+        live: &Arc<LiveSandbox>,
+        naming: Naming,
+        source: S,
+        bytes_max: u64,
+    ) -> ApiResult<store::Artifact>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send,
+    {
+        let id = new_id(IdKind::Artifact);
+        self.store_artifact(id, live, naming, source, bytes_max)
+            .await
+    }
+
+    /// An artifact whose id follows from where it comes from. One that is half written, by a
+    /// server that is dead, is left to the sweep: then there is another one.
+    pub(crate) async fn store_artifact_once<S>(
+        &self,
+        origin: &str,
+        live: &Arc<LiveSandbox>,
+        naming: Naming,
+        source: impl Fn() -> S,
+        bytes_max: u64,
+    ) -> ApiResult<store::Artifact>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send,
+    {
+        let id = id_of(origin);
+        match self.store.artifact(&live.org_id, &id).await {
+            Err(store::StoreError::NotFound { .. }) => {}
+            known => return Ok(known?),
+        }
+        let first = naming.clone();
+        match self
+            .store_artifact(id, live, first, source(), bytes_max)
+            .await
+        {
+            Err(error) if error.code == ErrorCode::UploadConflict => {}
+            stored => return stored,
+        }
+        let id = new_id(IdKind::Artifact);
+        self.store_artifact(id, live, naming, source(), bytes_max)
+            .await
+    }
+
     async fn store_artifact<S>(
         &self,
         id: String,
@@ -139,7 +206,13 @@ impl App {
             retention_expires_at: micros(now.plus_millis(days.saturating_mul(DAY_MS))),
             deleted_at: None,
         };
-        self.store.insert_pending_artifact(&row).await?;
+        match self.store.insert_pending_artifact(&row).await {
+            Err(store::StoreError::Conflict { .. }) => {
+                let message = "an artifact of that id is there already";
+                return Err(ApiError::new(ErrorCode::UploadConflict, message));
+            }
+            inserted => inserted?,
+        }
         let outcome = self.fill_artifact(live, &row, source, size).await;
         if outcome.is_err() {
             let at = micros(Timestamp::now());
@@ -310,6 +383,15 @@ impl App {
         });
         self.audit.by_key(who, request, deed, &details);
     }
+}
+
+fn id_of(origin: &str) -> String {
+    let digest = blake3::hash(origin.as_bytes());
+    let bits = digest
+        .as_bytes()
+        .first_chunk()
+        .map_or(0, |bytes| u128::from_be_bytes(*bytes));
+    derived_id(IdKind::Artifact, bits)
 }
 
 /// A row as clients see it.

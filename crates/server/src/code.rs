@@ -7,7 +7,9 @@ use crate::app::App;
 use crate::auth::micros;
 use crate::checks;
 use crate::error::{ApiError, ApiResult};
-use crate::host::{self, ContextSpec, HostError, Isolation, KERNELS, Kernel, Run, RunSpec};
+use crate::host::{
+    self, ContextSpec, HostError, Isolation, KERNELS, KeptRun, Kernel, Run, RunSpec,
+};
 use crate::sandboxes::LiveSandbox;
 use crownest_api::code::{CodeContext, ContextIsolation, CreateContext};
 use crownest_api::{ErrorCode, IdKind, Timestamp, limits, new_id};
@@ -31,8 +33,8 @@ pub(crate) struct Context {
     created_at: Timestamp,
     /// Held while a lost interpreter is replaced, so that two runs do not replace it twice.
     renewal: tokio::sync::Mutex<()>,
-    /// The run that is active, to be interrupted.
-    current: Mutex<Option<Arc<tokio::sync::Notify>>>,
+    /// Number of the run that is active, by which it is interrupted and answered.
+    current: Mutex<Option<u64>>,
 }
 
 /// The contexts of a live sandbox by id.
@@ -90,27 +92,22 @@ impl Context {
         }
     }
 
-    /// Makes the run that is active interruptible until the guard is dropped. Runs of a context
-    /// follow each other, so there is one at most.
-    pub(crate) fn activate(self: &Arc<Self>) -> Active {
-        let interrupt = Arc::new(tokio::sync::Notify::new());
-        *self.current() = Some(Arc::clone(&interrupt));
+    /// Says which run is active until the guard is dropped. Runs of a context follow each other, so
+    /// there is one at most.
+    pub(crate) fn activate(self: &Arc<Self>, run: u64) -> Active {
+        *self.current() = Some(run);
         Active {
             context: Arc::clone(self),
-            interrupt,
+            run,
         }
     }
 
-    /// Interrupts the active run. False when there is none.
-    pub(crate) fn interrupt(&self) -> bool {
-        let current = self.current();
-        if let Some(interrupt) = current.as_ref() {
-            interrupt.notify_one();
-        }
-        current.is_some()
+    /// Number of the run that is active.
+    pub(crate) fn active_run(&self) -> Option<u64> {
+        *self.current()
     }
 
-    fn current(&self) -> MutexGuard<'_, Option<Arc<tokio::sync::Notify>>> {
+    fn current(&self) -> MutexGuard<'_, Option<u64>> {
         self.current.lock().expect("no panic while it is held")
     }
 }
@@ -119,17 +116,14 @@ impl Context {
 #[derive(Debug)]
 pub(crate) struct Active {
     context: Arc<Context>,
-    pub(crate) interrupt: Arc<tokio::sync::Notify>,
+    run: u64,
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
         let mut current = self.context.current();
         // A later run may be active already.
-        if current
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, &self.interrupt))
-        {
+        if *current == Some(self.run) {
             *current = None;
         }
     }
@@ -346,6 +340,22 @@ impl App {
         Ok((live.host.run(spec).await?, renewed))
     }
 
+    /// The same for a run that outlives this server, under a number that is on record.
+    pub(crate) async fn start_kept_run(
+        &self,
+        live: &LiveSandbox,
+        context: &Context,
+        number: u64,
+        spec: RunSpec,
+    ) -> ApiResult<(KeptRun, bool)> {
+        match live.host.run_kept(number, spec.clone()).await {
+            Err(HostError::ContextDead { .. } | HostError::ContextUnknown) => {}
+            other => return Ok((other?, false)),
+        }
+        let renewed = self.renew_context(live, context).await?;
+        Ok((live.host.run_kept(number, spec).await?, renewed))
+    }
+
     /// Gives a context a fresh interpreter, unless another run has done so meanwhile.
     async fn renew_context(&self, live: &LiveSandbox, context: &Context) -> ApiResult<bool> {
         let _renewing = context.renewal.lock().await;
@@ -357,6 +367,30 @@ impl App {
         close_interpreter(live, &context.id).await?;
         live.host.open_context(context.spec()).await?;
         Ok(true)
+    }
+
+    /// Gives a context a fresh interpreter in place of the one that it has, at a client's request.
+    /// The second value says whether a run was active: it ends with the old one.
+    pub(crate) async fn restart_context(
+        &self,
+        live: &Arc<LiveSandbox>,
+        id: &str,
+    ) -> ApiResult<(CodeContext, bool)> {
+        let context = live.context(id)?;
+        let sandbox_id = &live.id;
+        let (live, restarted) = (Arc::clone(live), Arc::clone(&context));
+        // To its end, whoever waits: half-way there is no interpreter.
+        let interrupted = self
+            .finish_anyway(async move {
+                let _renewing = restarted.renewal.lock().await;
+                live.context(&restarted.id)?;
+                let interrupted = restarted.active_run().is_some();
+                close_interpreter(&live, &restarted.id).await?;
+                live.host.open_context(restarted.spec()).await?;
+                Ok::<_, ApiError>(interrupted)
+            })
+            .await?;
+        Ok((context.wire(sandbox_id), interrupted))
     }
 
     /// Removes a context and its interpreter.
@@ -443,12 +477,16 @@ mod tests {
             renewal: tokio::sync::Mutex::default(),
             current: Mutex::default(),
         });
-        assert!(!context.interrupt());
-        let first = context.activate();
-        let second = context.activate();
+        assert_eq!(context.active_run(), None);
+        let first = context.activate(1);
+        let second = context.activate(2);
         drop(first);
-        assert!(context.interrupt(), "the later run is still active");
+        assert_eq!(
+            context.active_run(),
+            Some(2),
+            "the later run is still active"
+        );
         drop(second);
-        assert!(!context.interrupt());
+        assert_eq!(context.active_run(), None);
     }
 }

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Directory of the logs of commands, in the data directory.
 const LOGS_DIR: &str = "command-logs";
+/// The same of detached code runs.
+const RUN_LOGS_DIR: &str = "run-logs";
 /// Log of one command that is kept when nothing else is said.
 const COMMAND_LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const COMMAND_LOG_DAYS: u64 = 30;
@@ -120,6 +122,11 @@ impl Config {
     /// Where the logs of commands are.
     pub(crate) fn logs_dir(&self) -> PathBuf {
         self.data_dir.join(LOGS_DIR)
+    }
+
+    /// Where the logs of detached code runs are.
+    pub(crate) fn run_logs_dir(&self) -> PathBuf {
+        self.data_dir.join(RUN_LOGS_DIR)
     }
 
     pub(crate) fn command_log_age_max(&self) -> Option<Duration> {

@@ -195,6 +195,10 @@ impl From<HostError> for ApiError {
                 "too many runs wait for this code context",
             )
             .retry_after(1_000),
+            HostError::InputNotAwaited => Self::new(
+                ErrorCode::InputNotAwaited,
+                "no code of this context waits for a line",
+            ),
             HostError::TooMany(_) => {
                 Self::new(ErrorCode::QuotaExceeded, error.to_string()).retry_after(1_000)
             }

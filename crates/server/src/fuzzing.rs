@@ -11,7 +11,7 @@ use crate::commands::{CheckedCommand, LogQuery, Place, Wait};
 use crate::host::{RunDone, RunEvent, RunOutcome};
 use crate::outputs::OutputPolicy;
 use crate::plans::Plan;
-use crate::run_result::{RunCollector, RunPlace, Step};
+use crate::run_result::{Keeping, RunCollector, RunPlace, Step};
 use crate::runs::{CheckedRun, complete_frame};
 use crate::{
     ApiError, ApiResult, byte_range, checks, extract, file_transfers, idempotency, request, routes,
@@ -317,11 +317,12 @@ pub struct Heard {
 /// A run from init's events to the bytes of both routes.
 #[must_use]
 pub fn run(said: &[Said<'_>], rich: RichOutputs, artifacts: ArtifactPolicy) -> Heard {
-    let mut collector = RunCollector::new(OutputPolicy {
+    let policy = OutputPolicy {
         artifacts,
         rich,
         may_promote: false,
-    });
+    };
+    let mut collector = RunCollector::new(policy, &Keeping::default());
     let mut heard = Stream::default();
     for said in said {
         let event = match said {
@@ -340,6 +341,10 @@ pub fn run(said: &[Said<'_>], rich: RichOutputs, artifacts: ArtifactPolicy) -> H
                     heard.push("output", &RunStreamEvent::Output(output));
                 }
             }
+            Step::Notice(notice) => heard.push("notice", &RunStreamEvent::Notice(&notice)),
+            Step::Input(asked) => {
+                heard.push("input_request", &RunStreamEvent::InputRequest(&asked))
+            }
             Step::Done(_) | Step::Nothing => {}
         }
     }
@@ -348,6 +353,7 @@ pub fn run(said: &[Said<'_>], rich: RichOutputs, artifacts: ArtifactPolicy) -> H
         execution_count: 1,
         duration: Duration::ZERO,
         cpu: None,
+        usage: None,
         background_dropped: 0,
     };
     let place = RunPlace {
@@ -355,6 +361,7 @@ pub fn run(said: &[Said<'_>], rich: RichOutputs, artifacts: ArtifactPolicy) -> H
         context_id: "cctx_1".into(),
         language: "python".into(),
         context_reset: false,
+        code_bytes: 0,
     };
     let (result, _share) = collector.finish(&done, place);
     if let Some(error) = &result.error {

@@ -7,7 +7,7 @@
 //! From the outside in: [`request`] wraps every request; [`routes`] are the nouns of the URL;
 //! `auth` says who asks; `idempotency` answers a second time; the services behind them are
 //! `creation`, `lifecycle` and `recovery` (sandboxes come and go), `code` and `runs` (contexts and what runs in them),
-//! `commands` and their logs (`command_log`); [`host`] is the machine. Start it with [`bootstrap()`], [`App::new`] and [`run`].
+//! `detached` runs, `commands` and the logs of both (`command_log`); [`host`] is the machine. Start it with [`bootstrap()`], [`App::new`] and [`run`].
 
 #![forbid(unsafe_code)]
 
@@ -30,18 +30,22 @@ mod command_log;
 mod commands;
 mod config;
 mod creation;
+mod detached;
 mod discovery;
 mod disk;
 mod error;
 mod extract;
 mod file_stream;
 mod file_transfers;
+mod full_output;
 mod host_metrics;
 mod idempotency;
+mod introspection;
 mod lifecycle;
 mod metering;
 mod metrics;
 mod node;
+mod output_budget;
 mod outputs;
 mod persist;
 mod plans;

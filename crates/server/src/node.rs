@@ -78,6 +78,9 @@ impl App {
             if let Some(remote) = &self.remote_logs {
                 remote.announce_everything();
             }
+            if let Err(error) = self.purge_code_runs().await {
+                tracing::warn!(%error, "removing old code runs failed");
+            }
             if let Err(error) = self.purge_agents().await {
                 tracing::warn!(%error, "removing old agents failed");
             }

@@ -13,12 +13,14 @@ use crownest_api::code::{
     RichOutputs,
 };
 use crownest_api::limits;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// Deepest JSON that is passed on: parsers of clients recurse.
 const JSON_DEPTH_MAX: usize = 100;
 
 /// What the caller of a run asked for and may do.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct OutputPolicy {
     pub artifacts: ArtifactPolicy,
     pub rich: RichOutputs,
@@ -123,6 +125,16 @@ fn format_of(mime: &str) -> (OutputFormat, Class) {
     }
 }
 
+/// Whether a representation of that type is text or JSON, which nobody executes.
+pub(crate) fn is_inert_text(mime: &str) -> bool {
+    matches!(format_of(mime).1, Class::Text | Class::Json)
+}
+
+/// Whether parsers of clients may fail over it.
+pub(crate) fn is_too_deep(json: &RawValue) -> bool {
+    depth(json.get()) > JSON_DEPTH_MAX
+}
+
 fn is_chart(essence: &str) -> bool {
     essence
         .strip_prefix("application/vnd.")
@@ -157,7 +169,7 @@ fn shape_entry(value: BundleValue, origin: OutputOrigin, policy: OutputPolicy) -
                     RejectedReason::OutputTooLarge
                 };
                 rejected(format, reason, origin)
-            } else if depth(json.get()) > JSON_DEPTH_MAX {
+            } else if is_too_deep(&json) {
                 rejected(format, RejectedReason::UnsupportedFormat, origin)
             } else {
                 inline(format, OutputValue::Json(json), None, origin)

@@ -52,6 +52,7 @@ impl App {
         let known: Vec<KnownSandbox> = rows.iter().filter_map(known).collect();
         let found = self.host.recover(&known).await?;
         let mut commands = self.unfinished_commands().await?;
+        let mut runs = self.unfinished_code_runs().await?;
         let (mut kept, mut ended) = (0, 0);
         for row in rows {
             let alive = known_key(&row)
@@ -60,7 +61,8 @@ impl App {
             match alive {
                 Some(host) => {
                     let commands = commands.remove(&row.id).unwrap_or_default();
-                    self.readopt(row, host, commands).await?;
+                    let runs = runs.remove(&row.id).unwrap_or_default();
+                    self.readopt(row, host, commands, runs).await?;
                     kept += 1;
                 }
                 None => {
@@ -76,6 +78,7 @@ impl App {
             }
         }
         self.end_lost_commands(commands).await;
+        self.end_lost_code_runs(runs).await;
         self.recover_previews().await?;
         self.restore_workspace_runs().await?;
         tracing::info!(
@@ -93,6 +96,7 @@ impl App {
         row: store::Sandbox,
         host: Arc<host::Sandbox>,
         commands: Vec<store::Command>,
+        runs: Vec<store::CodeRun>,
     ) -> ApiResult<()> {
         let slot = self.sandboxes.slot(&row.org_id, None)?;
         let languages = match self.templates.by_digest(&host.template().digest) {
@@ -102,6 +106,7 @@ impl App {
         let live = Arc::new(LiveSandbox::new(row, host, languages, slot));
         self.restore_contexts(&live).await?;
         self.restore_commands(&live, commands).await;
+        self.restore_code_runs(&live, runs).await;
         self.adopt(&live);
         Ok(())
     }

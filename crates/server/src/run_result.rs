@@ -1,75 +1,38 @@
 //! Collects what a run says into one bounded result.
 
+mod streams;
+
 use crate::budget::Share;
 use crate::host::{Bundle, RunDone, RunEvent, RunOutcome as HostOutcome};
+use crate::output_budget::Budget;
 use crate::outputs::{self, BundlePlace, OutputPolicy, Shaped};
 use bytes::Bytes;
 use crownest_api::code::{
-    CodeError, CodeOutput, OutputOrigin, RejectedReason, RunCodeResult, RunOutcome,
+    BudgetReport, CodeError, CodeOutput, InputRequest, Notice, OutputOrigin, RejectedReason,
+    RunCodeResult, RunOutcome, RunUsage,
 };
 use crownest_api::limits;
 use std::ops::Range;
+use std::time::Duration;
+pub(crate) use streams::Collected;
+use streams::{Stream, Streamed};
 
-/// One stream, kept up to [`limits::RUN_OUTPUT_BYTES_MAX`] and counted beyond.
-#[derive(Debug, Default)]
-pub(crate) struct Collected {
-    chunks: Vec<String>,
-    bytes: usize,
-    omitted: u64,
-    share: Share,
+/// How much of a run a result holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keeping {
+    /// Of each stream; without a budget it holds the beginning.
+    pub stream_bytes_max: usize,
+    pub outputs_bytes_max: usize,
+    pub budget: Option<Budget>,
 }
 
-impl Collected {
-    /// Adds a piece. Once something was left out, everything later is: what is kept is a prefix.
-    pub(crate) fn push(&mut self, text: &str) {
-        let room = limits::RUN_OUTPUT_BYTES_MAX - self.bytes;
-        let kept = if self.omitted > 0 {
-            0
-        } else {
-            text.floor_char_boundary(room)
-        };
-        let kept = if kept > 0 && self.share.take(kept) {
-            kept
-        } else {
-            0
-        };
-        self.omitted += (text.len() - kept) as u64;
-        if kept == 0 {
-            return;
+impl Default for Keeping {
+    fn default() -> Self {
+        Self {
+            stream_bytes_max: limits::RUN_OUTPUT_BYTES_MAX,
+            outputs_bytes_max: limits::RUN_OUTPUTS_BYTES_MAX,
+            budget: None,
         }
-        self.bytes += kept;
-        let text = &text[..kept];
-        match self.chunks.last_mut() {
-            Some(last) if last.len() + kept <= limits::RUN_OUTPUT_CHUNK_BYTES_MAX => {
-                last.push_str(text);
-            }
-            // Small outputs stay small; a second piece means that there will be more.
-            Some(_) => {
-                let mut chunk = String::with_capacity(limits::RUN_OUTPUT_CHUNK_BYTES_MAX.max(kept));
-                chunk.push_str(text);
-                self.chunks.push(chunk);
-            }
-            None => self.chunks.push(text.to_owned()),
-        }
-    }
-
-    pub(crate) fn chunks(self) -> (Vec<String>, Option<u64>, Share) {
-        (
-            self.chunks,
-            (self.omitted > 0).then_some(self.omitted),
-            self.share,
-        )
-    }
-
-    /// Everything kept, in one piece.
-    pub(crate) fn joined(self) -> (String, Option<u64>, Share) {
-        let (mut chunks, omitted, share) = self.chunks();
-        let text = if chunks.len() == 1 {
-            chunks.remove(0)
-        } else {
-            chunks.concat()
-        };
-        (text, omitted, share)
     }
 }
 
@@ -77,11 +40,14 @@ impl Collected {
 #[derive(Debug)]
 pub(crate) struct RunCollector {
     policy: OutputPolicy,
-    stdout: Collected,
-    stderr: Collected,
+    stdout: Stream,
+    stderr: Stream,
     outputs: Vec<CodeOutput>,
     outputs_bytes: usize,
+    outputs_bytes_max: usize,
     outputs_omitted: u64,
+    /// Rich outputs as they came.
+    bundles_bytes: u64,
     outputs_share: Share,
     values: u32,
     /// Outputs that are to become artifacts. Empty, and never looked at, in most runs.
@@ -89,6 +55,7 @@ pub(crate) struct RunCollector {
     promotions_begun: u64,
     /// The next display replaces everything shown before it.
     clear_pending: bool,
+    notices: Vec<Notice>,
     error: Option<CodeError>,
 }
 
@@ -109,26 +76,37 @@ pub(crate) enum Step {
     Stderr(String),
     /// These outputs of the collector are new.
     Outputs(Range<usize>),
+    Notice(Notice),
+    /// The code waits for a line.
+    Input(InputRequest),
     Done(RunDone),
     Nothing,
 }
 
 impl RunCollector {
-    pub(crate) fn new(policy: OutputPolicy) -> Self {
+    pub(crate) fn new(policy: OutputPolicy, keeping: &Keeping) -> Self {
         Self {
             policy,
-            stdout: Collected::default(),
-            stderr: Collected::default(),
+            stdout: Stream::new(keeping),
+            stderr: Stream::new(keeping),
             outputs: Vec::new(),
             outputs_bytes: 0,
+            outputs_bytes_max: keeping.outputs_bytes_max,
             outputs_omitted: 0,
+            bundles_bytes: 0,
             outputs_share: Share::default(),
             values: 0,
             promotions: Vec::new(),
             promotions_begun: 0,
             clear_pending: false,
+            notices: Vec::new(),
             error: None,
         }
+    }
+
+    /// Whether it is certain already that the result will not hold all that was printed.
+    pub(crate) fn has_lost_output(&self) -> bool {
+        self.stdout.has_lost() || self.stderr.has_lost()
     }
 
     /// Whether [`RunCollector::promotions`] has something to give.
@@ -220,6 +198,16 @@ impl RunCollector {
                 });
                 Step::Nothing
             }
+            RunEvent::Notice { code, message } => {
+                let notice = Notice { code, message };
+                if self.notices.len() < limits::RUN_NOTICES_MAX {
+                    self.notices.push(notice.clone());
+                }
+                Step::Notice(notice)
+            }
+            RunEvent::Input { prompt, password } => Step::Input(InputRequest { prompt, password }),
+            // Nobody asked.
+            RunEvent::Answer(_) => Step::Nothing,
             RunEvent::Done(done) => Step::Done(done),
         }
     }
@@ -232,6 +220,7 @@ impl RunCollector {
         display_id: Option<String>,
         update: bool,
     ) -> Step {
+        self.bundles_bytes += bundle.bytes();
         let replaced = if update {
             self.withdraw(display_id.as_deref())
         } else {
@@ -270,7 +259,7 @@ impl RunCollector {
         {
             let weight = outputs::weight(&output) + payload.as_ref().map_or(0, Bytes::len);
             let fits = self.outputs.len() < limits::RUN_OUTPUTS_MAX
-                && self.outputs_bytes + weight <= limits::RUN_OUTPUTS_BYTES_MAX
+                && self.outputs_bytes + weight <= self.outputs_bytes_max
                 && self.outputs_share.take(weight);
             if fits {
                 self.outputs_bytes += weight;
@@ -329,6 +318,56 @@ impl RunCollector {
         found
     }
 
+    /// How many outputs there was no room for.
+    pub(crate) fn outputs_omitted(&self) -> u64 {
+        self.outputs_omitted
+    }
+
+    /// Takes back what was shown under a display id, in a run that is taken up again.
+    pub(crate) fn restore_withdrawn(&mut self, display_id: &str) {
+        self.withdraw(Some(display_id));
+    }
+
+    /// What the interpreter has raised last.
+    pub(crate) fn raised(&self) -> Option<&CodeError> {
+        self.error.as_ref()
+    }
+
+    pub(crate) fn restore_error(&mut self, error: CodeError) {
+        self.error = Some(error);
+    }
+
+    pub(crate) fn restore_notice(&mut self, notice: Notice) {
+        if self.notices.len() < limits::RUN_NOTICES_MAX {
+            self.notices.push(notice);
+        }
+    }
+
+    pub(crate) fn restore_cleared(&mut self, wait: bool) {
+        self.add(RunEvent::Clear { wait });
+    }
+
+    /// A value of so many bytes was shown, of which so many outputs did not fit.
+    pub(crate) fn restore_shown(&mut self, bytes: u64, omitted: u64) {
+        if self.clear_pending {
+            self.clear();
+        }
+        self.bundles_bytes += bytes;
+        self.outputs_omitted += omitted;
+        self.values = self.values.saturating_add(1);
+    }
+
+    /// One of its outputs that did fit.
+    pub(crate) fn restore_output(&mut self, output: CodeOutput) {
+        let weight = outputs::weight(&output);
+        if self.outputs_share.take(weight) {
+            self.outputs_bytes += weight;
+            self.outputs.push(output);
+        } else {
+            self.outputs_omitted += 1;
+        }
+    }
+
     /// The result, once the run is over, and the memory that it has taken.
     pub(crate) fn finish(mut self, done: &RunDone, place: RunPlace) -> (RunCodeResult, Share) {
         let (outcome, error) = outcome(&done.outcome);
@@ -340,32 +379,62 @@ impl RunCollector {
         // An updated display keeps its place among the values.
         self.outputs
             .sort_by_key(|output| origin(output).value_index);
-        let (stdout, stdout_omitted_bytes, stdout_share) = self.stdout.chunks();
-        let (stderr, stderr_omitted_bytes, stderr_share) = self.stderr.chunks();
+        let mut usage = usage(done, &place);
+        usage.stdout_bytes = self.stdout.printed_bytes();
+        usage.stderr_bytes = self.stderr.printed_bytes();
+        usage.output_bytes = self.bundles_bytes;
+        let stdout: Streamed = self.stdout.finish();
+        let stderr: Streamed = self.stderr.finish();
+        let output_budget = stdout.counts.zip(stderr.counts).map(|(stdout, stderr)| {
+            let full_output = None;
+            BudgetReport {
+                stdout,
+                stderr,
+                full_output,
+            }
+        });
         let result = RunCodeResult {
             sandbox_id: place.sandbox_id,
             context_id: place.context_id,
             language: place.language,
             execution_count: done.execution_count,
-            stdout,
-            stderr,
+            stdout: stdout.chunks,
+            stderr: stderr.chunks,
             outputs: self.outputs,
-            stdout_truncated: stdout_omitted_bytes.map(|_| true),
-            stderr_truncated: stderr_omitted_bytes.map(|_| true),
-            stdout_omitted_bytes,
-            stderr_omitted_bytes,
+            stdout_truncated: stdout.omitted_bytes.map(|_| true),
+            stderr_truncated: stderr.omitted_bytes.map(|_| true),
+            stdout_omitted_bytes: stdout.omitted_bytes,
+            stderr_omitted_bytes: stderr.omitted_bytes,
             outputs_omitted: (self.outputs_omitted > 0).then_some(self.outputs_omitted),
             background_dropped_bytes: (done.background_dropped > 0)
                 .then_some(done.background_dropped),
             error: self.error,
-            duration_ms: Some(u64::try_from(done.duration.as_millis()).unwrap_or(u64::MAX)),
+            // Of a run that went with its sandbox nobody knows it.
+            duration_ms: (!done.duration.is_zero())
+                .then(|| u64::try_from(done.duration.as_millis()).unwrap_or(u64::MAX)),
             outcome,
             context_reset: place.context_reset.then_some(true),
+            usage: Some(usage),
+            notices: self.notices,
+            output_budget,
         };
-        (
-            result,
-            stdout_share.join(stderr_share).join(self.outputs_share),
-        )
+        let share = stdout.share.join(stderr.share).join(self.outputs_share);
+        (result, share)
+    }
+}
+
+/// What init measured; what was printed and shown is counted elsewhere.
+fn usage(done: &RunDone, place: &RunPlace) -> RunUsage {
+    let measured = done.usage;
+    RunUsage {
+        cpu_ms: measured.map(|usage| Duration::from_micros(usage.cpu_us).as_secs_f64() * 1e3),
+        memory_bytes: measured.map(|usage| usage.memory_bytes),
+        peak_memory_bytes: measured.map(|usage| usage.memory_peak_bytes),
+        peak_memory_growth_bytes: measured.map(|usage| usage.memory_peak_growth_bytes),
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        output_bytes: 0,
+        code_bytes: place.code_bytes,
     }
 }
 
@@ -376,6 +445,8 @@ pub(crate) struct RunPlace {
     pub context_id: String,
     pub language: String,
     pub context_reset: bool,
+    /// Of the source.
+    pub code_bytes: u64,
 }
 
 fn origin(output: &CodeOutput) -> &OutputOrigin {

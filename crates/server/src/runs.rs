@@ -7,19 +7,22 @@ use crate::auth::Principal;
 use crate::budget::Share;
 use crate::checks;
 use crate::code::{self, Active, Context};
+use crate::detached::{DetachedRequest, RunOptions};
 use crate::error::{ApiError, ApiResult};
+use crate::full_output::Spool;
 use crate::host::{Kernel, Run, RunDone, RunEvent, RunOutcome as HostOutcome, RunSpec};
 use crate::idempotency::Answer;
 use crate::metrics;
+use crate::output_budget::{self, Budget};
 use crate::outputs::OutputPolicy;
 use crate::request::RequestContext;
-use crate::run_result::{RunCollector, RunPlace, Step};
+use crate::run_result::{Keeping, RunCollector, RunPlace, Step};
 use crate::sandboxes::{LiveSandbox, Work};
 use crate::sse;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use crownest_api::code::{
-    CodeError, RejectedReason, RunAnswer, RunCode, RunCodeResult, RunStreamEvent,
+    CodeError, FullOutput, RejectedReason, RunAnswer, RunCode, RunCodeResult, RunStreamEvent,
 };
 use crownest_api::{ErrorCode, IdKind, Scope, limits};
 use crownest_store::IDEMPOTENT_BODY_BYTES_MAX;
@@ -50,16 +53,23 @@ pub(crate) struct CheckedRun {
     cwd: Option<String>,
     timeout: Duration,
     policy: OutputPolicy,
+    keeping: Keeping,
+    /// Keep what the result does not hold.
+    keep_full_output: bool,
+    /// Somebody answers when the code asks for a line.
+    input: bool,
+    detached: bool,
+}
+
+/// An option that this route does not have.
+fn unsupported(field: &str, message: &str) -> ApiError {
+    ApiError::new(ErrorCode::UnsupportedRuntimeOption, message)
+        .with_details(json!({ "field": field }))
 }
 
 impl CheckedRun {
     pub(crate) fn check(request: RunCode, who: &Principal) -> ApiResult<Self> {
-        if request.code.len() > limits::CODE_SOURCE_BYTES_MAX {
-            let limit = limits::CODE_SOURCE_BYTES_MAX;
-            let message = format!("the source is larger than {limit} bytes");
-            return Err(ApiError::new(ErrorCode::CodeSourceTooLarge, message)
-                .with_details(json!({ "field": "code", "limit": limit })));
-        }
+        check_source(&request.code)?;
         let language = code::language(&request.language)?;
         if request
             .context_id
@@ -68,13 +78,28 @@ impl CheckedRun {
         {
             return Err(ApiError::not_found("code context"));
         }
+        let detached = request.detached.unwrap_or(false);
+        let (default, max) = if detached {
+            let default = limits::DETACHED_TIMEOUT_DEFAULT_MS;
+            (default, limits::DETACHED_TIMEOUT_MAX_MS)
+        } else {
+            (limits::RUN_TIMEOUT_DEFAULT_MS, limits::RUN_TIMEOUT_MAX_MS)
+        };
+        let keep_full_output = request.keep_full_output.unwrap_or(false);
+        if keep_full_output && request.output_budget.is_none() {
+            let message = "keepFullOutput needs an outputBudget: without one, nothing is left out";
+            return Err(ApiError::field("keepFullOutput", message));
+        }
         Ok(Self {
             cwd: checks::cwd(request.cwd.as_deref())?,
-            timeout: checks::timeout(
-                request.timeout_ms,
-                limits::RUN_TIMEOUT_DEFAULT_MS,
-                limits::RUN_TIMEOUT_MAX_MS,
-            )?,
+            timeout: checks::timeout(request.timeout_ms, default, max)?,
+            keeping: Keeping {
+                budget: request.output_budget.map(Budget::check).transpose()?,
+                ..Keeping::default()
+            },
+            keep_full_output,
+            input: request.allow_input.unwrap_or(false),
+            detached,
             policy: OutputPolicy {
                 artifacts: request.artifact_policy.unwrap_or_default(),
                 rich: request.rich_outputs.unwrap_or_default(),
@@ -85,6 +110,66 @@ impl CheckedRun {
             context_id: request.context_id,
         })
     }
+
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    /// What is put on record of a detached run.
+    pub(crate) fn detach(self) -> DetachedRequest {
+        DetachedRequest {
+            options: RunOptions {
+                cwd: self.cwd,
+                timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
+                input: self.input,
+                policy: self.policy,
+                budget: self.keeping.budget,
+                keep_full_output: self.keep_full_output,
+                code_bytes: self.code.len() as u64,
+                context_reset: false,
+            },
+            code: self.code,
+            language: self.language,
+            context_id: self.context_id,
+        }
+    }
+
+    /// For the route whose client sees nothing before the end.
+    pub(crate) fn for_answer(self) -> ApiResult<Self> {
+        if self.input && !self.detached {
+            let message = "a run that is waited for cannot ask for input: \
+                nobody would see that it does; use the stream, or a detached run";
+            return Err(unsupported("allowInput", message));
+        }
+        Ok(self)
+    }
+
+    /// For the route that streams.
+    pub(crate) fn for_stream(self) -> ApiResult<Self> {
+        if self.detached {
+            let message =
+                "a detached run is begun with POST /code/runs, and followed by its events";
+            return Err(unsupported("detached", message));
+        }
+        Ok(self)
+    }
+}
+
+/// What a kernel of several languages is told of a cell.
+pub(crate) fn language_of_cell(language: &str) -> Option<String> {
+    let kernel = Kernel::of(language).filter(|kernel| kernel.is_of_several());
+    kernel.map(|_| language.to_owned())
+}
+
+/// Refuses more source than is taken.
+pub(crate) fn check_source(code: &str) -> ApiResult<()> {
+    let limit = limits::CODE_SOURCE_BYTES_MAX;
+    if code.len() <= limit {
+        return Ok(());
+    }
+    let message = format!("the source is larger than {limit} bytes");
+    Err(ApiError::new(ErrorCode::CodeSourceTooLarge, message)
+        .with_details(json!({ "field": "code", "limit": limit })))
 }
 
 /// A run that is on its way. Dropping it interrupts the code.
@@ -92,10 +177,15 @@ impl CheckedRun {
 pub(crate) struct StartedRun {
     run: Run,
     collector: RunCollector,
+    /// The output that the result may not hold.
+    spool: Option<Spool>,
+    /// It would be kept, but may not.
+    spool_refused: bool,
     place: RunPlace,
     project_id: String,
     started: Instant,
-    active: Active,
+    /// The run is the context's active one until this is dropped.
+    _active: Active,
     work: Work,
     /// What was sent, as long as it may have to be sent to another interpreter.
     unbegun: Option<RunSpec>,
@@ -171,6 +261,7 @@ impl App {
     ) -> ApiResult<StartedRun> {
         let started = Instant::now();
         let work = live.work();
+        let code_bytes = run.code.len() as u64;
         let context: Arc<Context> = self
             .context_for_run(live, run.context_id.as_deref(), run.language)
             .await?;
@@ -179,24 +270,27 @@ impl App {
             code: run.code,
             timeout: run.timeout,
             cwd: run.cwd,
-            language: Kernel::of(run.language)
-                .filter(|kernel| kernel.is_of_several())
-                .map(|_| run.language.to_owned()),
+            language: language_of_cell(run.language),
+            input: run.input,
+            table_export: None,
         };
         let unbegun = Some(spec.clone());
         let (host_run, context_reset) = self.start_run(live, &context, spec).await?;
         Ok(StartedRun {
+            _active: context.activate(host_run.id()),
             run: host_run,
-            collector: RunCollector::new(run.policy),
+            collector: RunCollector::new(run.policy, &run.keeping),
+            spool: (run.keep_full_output && run.policy.may_promote).then(Spool::new),
+            spool_refused: run.keep_full_output && !run.policy.may_promote,
             place: RunPlace {
                 sandbox_id: live.id.clone(),
                 context_id: context.id.clone(),
                 language: run.language.to_owned(),
                 context_reset,
+                code_bytes,
             },
             project_id: live.project_id.clone(),
             started,
-            active: context.activate(),
             work,
             unbegun,
         })
@@ -220,6 +314,7 @@ impl App {
         let live = run.work.sandbox();
         let context = live.context(&spec.context)?;
         let (host_run, context_reset) = self.start_run(live, &context, spec).await?;
+        run._active = context.activate(host_run.id());
         run.run = host_run;
         run.place.context_reset |= context_reset;
         Ok(true)
@@ -251,16 +346,36 @@ impl App {
             // end. Without `artifactPolicy: "promote"` there is never one to promote.
             let now = sink.is_some() || matches!(step, Step::Done(_));
             if now && run.collector.has_promotions() {
-                self.promote_outputs(who, request, &mut run).await;
+                let live = run.work.sandbox();
+                let by = Some((who, request));
+                self.promote_outputs(by, None, live, &mut run.collector)
+                    .await;
             }
             if let Some(sink) = sink {
                 stream_step(&run.collector, &step, sink).await?;
+            }
+            if let (Some(spool), Step::Stdout(text) | Step::Stderr(text)) = (&mut run.spool, &step)
+            {
+                let lost = run.collector.has_lost_output();
+                spool.push(self, run.work.sandbox(), text, lost).await;
             }
             if let Step::Done(done) = step {
                 break done;
             }
         };
-        let (result, share) = run.collector.finish(&done, run.place);
+        let (mut result, share) = run.collector.finish(&done, run.place);
+        if let Some(report) = &mut result.output_budget {
+            let whole = output_budget::is_whole(report);
+            report.full_output = match run.spool {
+                Some(spool) => {
+                    let live = run.work.sandbox();
+                    spool.finish(self, live, (who, request), whole).await
+                }
+                None => (run.spool_refused && !whole).then_some(FullOutput::Rejected {
+                    reason: RejectedReason::ArtifactScopeRequired,
+                }),
+            };
+        }
         // Once, at the end: only there it is known whether the interpreter's own error (say a
         // KeyboardInterrupt) is the run's, or the interrupt or timeout that caused it.
         if let (Some(sink), Some(error)) = (sink, &result.error) {
@@ -289,24 +404,34 @@ impl App {
 
 impl App {
     /// Makes artifacts of the outputs that wait for it. What fails is an output that was rejected,
-    /// never a run that failed.
-    async fn promote_outputs(
+    /// never a run that failed. `by`: who is told to have made them, where that is known. `origin`:
+    /// what displayed them, where a server after this one may see it again.
+    pub(crate) async fn promote_outputs(
         &self,
-        who: &Principal,
-        request: &RequestContext,
-        run: &mut StartedRun,
+        by: Option<(&Principal, &RequestContext)>,
+        origin: Option<&str>,
+        live: &Arc<LiveSandbox>,
+        collector: &mut RunCollector,
     ) {
-        for promotion in run.collector.promotions() {
+        for (number, promotion) in collector.promotions().into_iter().enumerate() {
             let naming = Naming {
                 name: promotion.name.clone(),
                 content_type: promotion.content_type.clone(),
                 source_path: None,
             };
             let bytes = promotion.bytes.clone();
-            let promoted = self.promote_bytes(run.work.sandbox(), naming, bytes).await;
+            let promoted = match origin {
+                None => self.promote_bytes(live, naming, bytes).await,
+                Some(origin) => {
+                    let origin = format!("{origin}/{number}");
+                    self.promote_bytes_once(&origin, live, naming, bytes).await
+                }
+            };
             let outcome = match promoted {
                 Ok(row) => {
-                    self.note_artifact_made(who, request, &row);
+                    if let Some((who, request)) = by {
+                        self.note_artifact_made(who, request, &row);
+                    }
                     Ok(row.id)
                 }
                 Err(error) if error.code == ErrorCode::FileTooLarge => {
@@ -317,27 +442,24 @@ impl App {
                     Err(RejectedReason::RequiresArtifactPromotion)
                 }
             };
-            run.collector.settle(&promotion, outcome);
+            collector.settle(&promotion, outcome);
         }
     }
 }
 
-/// The next event of a run, with interrupts passed on and the stream kept alive meanwhile.
+/// The next event of a run, with the stream kept alive meanwhile.
 async fn next_event(run: &mut StartedRun, sink: Option<&EventSink>) -> ApiResult<Option<RunEvent>> {
     loop {
         tokio::select! {
             biased;
             event = run.run.next() => return Ok(event),
-            () = run.active.interrupt.notified() => {}
             () = idle(sink) => {
                 if let Some(sink) = sink {
                     sink.send(sse::HEARTBEAT.to_vec()).await?;
                 }
-                continue;
             }
             () = gone(sink) => return Err(client_gone()),
         }
-        run.run.interrupt().await;
     }
 }
 
@@ -369,6 +491,11 @@ async fn stream_step(collector: &RunCollector, step: &Step, sink: &EventSink) ->
             }
             Ok(())
         }
+        Step::Notice(notice) => sink.event("notice", &RunStreamEvent::Notice(notice)).await,
+        Step::Input(asked) => {
+            let event = RunStreamEvent::InputRequest(asked);
+            sink.event("input_request", &event).await
+        }
         Step::Done(_) | Step::Nothing => Ok(()),
     }
 }
@@ -391,6 +518,16 @@ pub(crate) async fn answer_beside(run: RunCodeResult, share: Share) -> ApiResult
     tokio::task::spawn_blocking(move || answer(run, share))
         .await
         .map_err(ApiError::internal)?
+}
+
+/// A result as it is stored: cut and marked when it is too large.
+pub(crate) fn stored_result(mut run: RunCodeResult) -> ApiResult<String> {
+    let text = serde_json::to_string(&run).map_err(ApiError::internal)?;
+    if text.len() <= IDEMPOTENT_BODY_BYTES_MAX {
+        return Ok(text);
+    }
+    cut(&mut run);
+    serde_json::to_string(&run).map_err(ApiError::internal)
 }
 
 /// The answer of a run. What is too large to be stored is cut in the replay, and marked there.
@@ -479,6 +616,9 @@ mod tests {
             duration_ms: None,
             outcome: RunOutcome::Completed,
             context_reset: None,
+            usage: None,
+            notices: Vec::new(),
+            output_budget: None,
         };
         let answer = answer(run, Share::default()).unwrap();
         assert!(answer.body.len() > IDEMPOTENT_BODY_BYTES_MAX);

@@ -56,6 +56,33 @@ pub(crate) fn push_text_event(name: &str, text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\"}\n\n");
 }
 
+/// As [`push_event`], with a number for those who go on by it.
+pub(crate) fn push_numbered_event<T: Serialize>(
+    seq: u64,
+    name: &str,
+    data: &T,
+    out: &mut Vec<u8>,
+) -> serde_json::Result<()> {
+    out.extend_from_slice(format!("id: {seq}\n").as_bytes());
+    push_event(name, data, out)
+}
+
+/// As [`push_numbered_event`] for output of a detached run: to the same bytes.
+pub(crate) fn push_run_text_event(
+    seq: u64,
+    name: &str,
+    text: &str,
+    created_at: Timestamp,
+    out: &mut Vec<u8>,
+) {
+    out.reserve(text.len() + text.len() / 16 + EVENT_FRAME_BYTES);
+    let head =
+        format!("id: {seq}\nevent: {name}\ndata: {{\"type\":\"{name}\",\"seq\":{seq},\"data\":\"");
+    out.extend_from_slice(head.as_bytes());
+    push_escaped(text.as_bytes(), out);
+    out.extend_from_slice(format!("\",\"createdAt\":\"{created_at}\"}}\n\n").as_bytes());
+}
+
 /// As [`push_event`] for a `log` event of a command's stream, with its number for those who go on
 /// by it: to the same bytes beside that.
 pub(crate) fn push_log_event(

@@ -1,5 +1,5 @@
-//! Metadata: organizations, users, projects, API keys, sandboxes, code contexts, commands,
-//! idempotent replays, audit events, nodes and usage.
+//! Metadata: organizations, users, projects, API keys, sandboxes, code contexts, detached code runs,
+//! commands, idempotent replays, audit events, nodes and usage.
 //!
 //! The crate owns the schema, the SQL and the two databases it runs on (SQLite and PostgreSQL,
 //! one logical schema, one set of functions). It does not know processes, HTTP or the wire
@@ -28,6 +28,7 @@ mod api_keys;
 mod artifacts;
 mod audit_events;
 mod bootstrap;
+mod code_runs;
 mod commands;
 mod contexts;
 mod idempotency;
@@ -51,6 +52,7 @@ pub use api_keys::{ApiKey, SecretHash};
 pub use artifacts::Artifact;
 pub use audit_events::{AuditEvent, AuditFilter};
 pub use bootstrap::{Bootstrapped, Founding};
+pub use code_runs::{CodeRun, CodeRunStatus};
 pub use commands::{Command, CommandStatus};
 pub use contexts::Context;
 pub use db::{Durability, Store, StoreOptions};

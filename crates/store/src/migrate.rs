@@ -30,6 +30,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0005_agents"),
     migration!("0006_workspace_runs"),
     migration!("0007_plans"),
+    migration!("0008_code_runs"),
 ];
 
 const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions \

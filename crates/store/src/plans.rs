@@ -1,7 +1,7 @@
 //! The lists that grow for ever are read through their indexes: a page costs the same in a large
 //! installation as in a small one. (SQLite only; PostgreSQL plans by the size of the tables.)
 
-use crate::{Store, StoreOptions, audit_events, commands, sandboxes, workspace_runs};
+use crate::{Store, StoreOptions, audit_events, code_runs, commands, sandboxes, workspace_runs};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
 async fn plan(connection: &mut SqliteConnection, sql: &str) -> String {
@@ -30,6 +30,7 @@ async fn pages_are_read_through_an_index_that_is_already_in_order() {
         (audit_events::LIST, "audit_events_newest"),
         (audit_events::LIST_OF_RESOURCE, "audit_events_of_resource"),
         (commands::LIST, "commands_newest"),
+        (code_runs::LIST, "code_runs_newest"),
     ];
     for (sql, index) in cases {
         let plan = plan(&mut connection, sql).await;

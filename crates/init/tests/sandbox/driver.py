@@ -25,6 +25,16 @@ def read_exactly(count):
     return data
 
 
+def read_frame():
+    return json.loads(read_exactly(struct.unpack(">I", read_exactly(4))[0]))
+
+
+def ask(prompt):
+    """A line from whoever may answer; None is the end of the file."""
+    say("input", run=names["run"], prompt=prompt, password=False)
+    return read_frame()["value"]
+
+
 def swallow(*_):
     pass
 
@@ -34,20 +44,24 @@ if "DRIVER_FAILS" in os.environ:
     os._exit(5)
 if "DRIVER_SILENT" not in os.environ:
     say("ready", language="test", version="1")
-names = {"say": say, "raw": raw, "state": state, "sock": sock, "run": 0}
+names = {"say": say, "raw": raw, "state": state, "sock": sock, "run": 0, "ask": ask}
 while True:
-    op = json.loads(read_exactly(struct.unpack(">I", read_exactly(4))[0]))
+    op = read_frame()
     if op["op"] == "start":
         os.chdir(op["cwd"])
         os.environ.update(op["env"])
         continue
     names["run"] = run = op["run"]
-    names["frame"] = op
-    state["count"] += 1
+    names["frame"] = state["op"] = op
     status = "ok"
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        exec(compile(op["code"], "<cell>", "exec"), names)
+        if op["op"] == "query":
+            # A cell has defined what is answered.
+            names["answering"](op)
+        else:
+            state["count"] += 1
+            exec(compile(op["code"], "<cell>", "exec"), names)
     except KeyboardInterrupt:
         status = "interrupted"
     except Exception as error:

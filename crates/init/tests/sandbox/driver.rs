@@ -1,6 +1,7 @@
 //! A context with the test driver `driver.py`, for tests of contexts and of runs.
 
 use super::{Client, Said, Sandbox};
+use crownest_init::cell::RunOptions;
 use crownest_init::link::{Death, Request, RunOutcome};
 
 pub(crate) const DRIVER: &str = include_str!("driver.py");
@@ -39,6 +40,7 @@ pub(crate) fn run_request(context: &str, run: u64) -> Request {
         cwd: None,
         language: None,
         quiet: false,
+        options: RunOptions::default(),
     }
 }
 

@@ -12,6 +12,7 @@ mod said;
 
 pub(crate) use said::Said;
 
+use crownest_init::cell::RunOptions;
 use crownest_init::frame::{Decoder, FRAME_FDS_MAX, encode};
 use crownest_init::link::{
     Call, CallError, CallErrorCode, Event, EventKind, Reply, ReplyResult, Request, Within,
@@ -353,6 +354,17 @@ impl Client {
     }
 
     pub(crate) fn run(&mut self, context: &str, run: u64, code: &str, timeout_ms: u64) {
+        self.run_with(context, run, code, timeout_ms, RunOptions::default());
+    }
+
+    pub(crate) fn run_with(
+        &mut self,
+        context: &str,
+        run: u64,
+        code: &str,
+        timeout_ms: u64,
+        options: RunOptions,
+    ) {
         let request = Request::Run {
             context: context.into(),
             run,
@@ -360,6 +372,7 @@ impl Client {
             cwd: None,
             language: None,
             quiet: false,
+            options,
         };
         self.call_with(request, code.as_bytes()).unwrap();
     }

@@ -124,6 +124,21 @@ impl LogFiles {
         }))
     }
 
+    /// Removes what is on this disk of a log that has nothing elsewhere. Blocks. One that is not
+    /// there is fine.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        for number in self.numbers()? {
+            match std::fs::remove_file(self.path(number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// What is there of a log that nobody writes: where its segments begin and how long they
     /// are. Segments that have no head yet are left out.
     pub(crate) fn index(&self) -> io::Result<LogIndex> {

@@ -1,4 +1,4 @@
-//! What commands print, kept in segment files: written as it comes, read by number.
+//! What commands and detached runs print, kept in segment files: written as it comes, read by number.
 //!
 //! Owns: the files, their format, how much of a log is kept, and who is told that there is more.
 //! Does not own: processes, records of commands, HTTP.
@@ -22,8 +22,8 @@ mod writer;
 pub(crate) use files::{Log, LogFiles, LogIndex, purge, shards, unsettled};
 pub(crate) use reader::{LogError, Position, READ_BYTES_MAX, read};
 pub(crate) use remote::{Announced, Remote, Todo};
-pub(crate) use segment::{LogStream, Record};
-pub(crate) use writer::{LogLimits, LogWriter};
+pub(crate) use segment::{LogStream, Part, Record};
+pub(crate) use writer::{Entry, LogLimits, LogWriter};
 
 #[cfg(test)]
 mod remote_tests;

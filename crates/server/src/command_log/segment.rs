@@ -24,13 +24,25 @@ const MAGIC: [u8; 8] = *b"CNESTLG\x01";
 const CHECK_BYTES: usize = 8;
 const FLAG_STDERR: u32 = 1;
 const FLAG_WHOLE: u32 = 2;
-const FLAGS_KNOWN: u32 = FLAG_STDERR | FLAG_WHOLE;
+const FLAG_EVENT: u32 = 4;
+/// The event goes on in the next record.
+const FLAG_MORE: u32 = 8;
+/// The event has begun in the record before.
+const FLAG_BEGUN: u32 = 16;
+const FLAGS_KNOWN: u32 = FLAG_STDERR | FLAG_WHOLE | FLAG_EVENT | FLAG_MORE | FLAG_BEGUN;
 
 /// Which of a command's two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogStream {
     Stdout,
     Stderr,
+}
+
+/// Which part of an event a record holds: events may be longer than a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub begins: bool,
+    pub ends: bool,
 }
 
 /// Bytes of a log so far.
@@ -46,6 +58,13 @@ pub(crate) struct Totals {
 impl Totals {
     pub(crate) fn printed(&self) -> u64 {
         self.stdout.saturating_add(self.stderr)
+    }
+
+    /// Counts a record; events are not printed.
+    pub(super) fn add_record(&mut self, record: &Record) {
+        if record.event.is_none() {
+            self.add(record.stream, record.data.len());
+        }
     }
 
     pub(super) fn add(&mut self, stream: LogStream, bytes: usize) {
@@ -67,11 +86,14 @@ pub(super) struct SegmentHead {
     pub before: Totals,
 }
 
-/// One piece of output.
+/// One piece of output, or of an event beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub seq: u64,
+    /// Means nothing in an event.
     pub stream: LogStream,
+    /// None: it is output.
+    pub event: Option<Part>,
     /// The last of what was written together.
     pub whole: bool,
     /// Number of init's last event that is on disk with this record, when it is `whole`.
@@ -161,6 +183,11 @@ pub(super) fn push_record(record: &Record, out: &mut Vec<u8>) {
     if record.whole {
         flags |= FLAG_WHOLE;
     }
+    if let Some(part) = record.event {
+        flags |= FLAG_EVENT;
+        flags |= if part.ends { 0 } else { FLAG_MORE };
+        flags |= if part.begins { 0 } else { FLAG_BEGUN };
+    }
     let mut head = [0; RECORD_HEAD_BYTES];
     head[8..12].copy_from_slice(&length.to_le_bytes());
     head[12..16].copy_from_slice(&u32::to_le_bytes(flags));
@@ -173,6 +200,11 @@ pub(super) fn push_record(record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(&record.data);
 }
 
+fn are_sound(flags: u32) -> bool {
+    let parts = flags & (FLAG_MORE | FLAG_BEGUN) != 0;
+    flags & !FLAGS_KNOWN == 0 && (flags & FLAG_EVENT != 0 || !parts)
+}
+
 /// The record that `bytes` begin with at `at`.
 pub(super) fn parse_record(bytes: &Bytes, at: usize) -> Parsed {
     let rest = &bytes[at..];
@@ -182,7 +214,7 @@ pub(super) fn parse_record(bytes: &Bytes, at: usize) -> Parsed {
     let length = number(head, 8) & u64::from(u32::MAX);
     let flags = u32::try_from(number(head, 8) >> 32).expect("32 bits are left");
     let length = match usize::try_from(length) {
-        Ok(length) if length <= CHUNK_BYTES_MAX && flags & !FLAGS_KNOWN == 0 => length,
+        Ok(length) if length <= CHUNK_BYTES_MAX && are_sound(flags) => length,
         _ => return Parsed::Broken,
     };
     let total = RECORD_HEAD_BYTES + length;
@@ -199,6 +231,10 @@ pub(super) fn parse_record(bytes: &Bytes, at: usize) -> Parsed {
         } else {
             LogStream::Stderr
         },
+        event: (flags & FLAG_EVENT != 0).then_some(Part {
+            begins: flags & FLAG_BEGUN == 0,
+            ends: flags & FLAG_MORE == 0,
+        }),
         whole: flags & FLAG_WHOLE != 0,
         handled: number(head, 24),
         at: i64::from_le_bytes(number(head, 32).to_le_bytes()),
@@ -252,7 +288,7 @@ pub(super) fn sound_part(head: &SegmentHead, records: &Bytes) -> Sound {
         }
         seen.bytes += bytes;
         seen.next_seq += 1;
-        seen.totals.add(record.stream, record.data.len());
+        seen.totals.add_record(&record);
         if record.whole {
             seen.handled = record.handled;
             sound = seen;
@@ -280,6 +316,7 @@ mod tests {
         Record {
             seq,
             stream: LogStream::Stderr,
+            event: None,
             whole,
             handled: if whole { seq + 100 } else { 0 },
             at: -1,
@@ -298,9 +335,19 @@ mod tests {
     #[test]
     fn heads_and_records_come_back() {
         assert_eq!(SegmentHead::parse(&HEAD.encode()), Some(HEAD));
-        let one = record(5, true, "x\u{2028}\0");
-        let bytes = encoded(std::slice::from_ref(&one));
-        assert_eq!(parse_record(&bytes, 0), Parsed::Record(one, bytes.len()));
+        for event in [
+            None,
+            Some((true, true)),
+            Some((true, false)),
+            Some((false, true)),
+        ] {
+            let one = Record {
+                event: event.map(|(begins, ends)| Part { begins, ends }),
+                ..record(5, true, "x\u{2028}\0")
+            };
+            let bytes = encoded(std::slice::from_ref(&one));
+            assert_eq!(parse_record(&bytes, 0), Parsed::Record(one, bytes.len()));
+        }
     }
 
     #[test]

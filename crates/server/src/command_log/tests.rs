@@ -204,6 +204,47 @@ fn the_oldest_go_above_the_limit_and_are_counted() {
 }
 
 #[test]
+fn events_stand_between_output_whatever_their_length_and_count_as_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = LogFiles::new(directory.path(), "0abcdef");
+    let mut writer = LogWriter::create(files.clone(), limits(u64::MAX, 300_000));
+    let long = Bytes::from(vec![b'x'; 3 * CHUNK_BYTES_MAX + 1]);
+    let entries = [
+        Entry::Output(LogStream::Stdout, Bytes::from_static(b"one")),
+        Entry::Event(long.clone()),
+        Entry::Event(Bytes::new()),
+        Entry::Output(LogStream::Stderr, Bytes::from_static(b"two")),
+    ];
+    for handled in 1..=3 {
+        writer.append_entries(&entries, handled).unwrap();
+    }
+    drop(writer);
+    let writer = LogWriter::reopen(files.clone(), generous()).unwrap();
+    let index = writer.log().index();
+    assert_eq!((writer.handled(), index.totals().printed()), (3, 18));
+    assert!(index.segments.len() > 1);
+    let records = read_all(&files, &index, None);
+    assert!(in_order(&records, 1));
+    for third in records.chunks(7) {
+        let parts: Vec<_> = third
+            .iter()
+            .map(|record| record.event.map(|part| (part.begins, part.ends)))
+            .collect();
+        let (first, middle, last) = ((true, false), (false, false), (false, true));
+        let long_parts = [first, middle, middle, last].map(Some);
+        let [None, four @ .., Some((true, true)), None] = &parts[..] else {
+            panic!("{parts:?}")
+        };
+        assert_eq!(four, long_parts);
+        assert_eq!(text(&third[1..5]).len(), long.len());
+        assert_eq!(third[6].stream, LogStream::Stderr);
+    }
+    files.remove().unwrap();
+    files.remove().unwrap();
+    assert!(files.index().unwrap().segments.is_empty());
+}
+
+#[test]
 fn old_segments_are_removed_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let old = LogFiles::new(directory.path(), "old");

@@ -2,7 +2,8 @@
 
 use super::files::{Log, LogFiles, LogIndex, SegmentPlace};
 use super::segment::{
-    CHUNK_BYTES_MAX, LogStream, Record, SEGMENT_HEAD_BYTES, SegmentHead, push_record, sound_part,
+    CHUNK_BYTES_MAX, LogStream, Part, Record, SEGMENT_HEAD_BYTES, SegmentHead, push_record,
+    sound_part,
 };
 use crate::disk;
 use bytes::Bytes;
@@ -33,6 +34,15 @@ impl LogLimits {
             segment_bytes_max: SEGMENT_BYTES_MAX,
         }
     }
+}
+
+/// What is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Output(LogStream, Bytes),
+    /// Something else that happened between pieces of output, in bytes that only the caller
+    /// understands.
+    Event(Bytes),
 }
 
 /// The one that writes a log.
@@ -115,8 +125,32 @@ impl LogWriter {
     /// # Errors
     /// Those of the file system: then it can be tried again.
     pub(crate) fn append(&mut self, pieces: &[(LogStream, Bytes)], handled: u64) -> io::Result<()> {
-        let (next_seq, mut totals) = self.log.with(|index| (index.next_seq, index.totals));
-        let mut records = records(pieces, next_seq);
+        let next_seq = self.log.with(|index| index.next_seq);
+        let mut records = Records::from(next_seq);
+        for (stream, data) in pieces {
+            records.add_output(*stream, data);
+        }
+        self.append_records(records.all, handled)
+    }
+
+    /// As [`LogWriter::append`], with events between the pieces of output.
+    ///
+    /// # Errors
+    /// Those of the file system: then it can be tried again.
+    pub(crate) fn append_entries(&mut self, entries: &[Entry], handled: u64) -> io::Result<()> {
+        let next_seq = self.log.with(|index| index.next_seq);
+        let mut records = Records::from(next_seq);
+        for entry in entries {
+            match entry {
+                Entry::Output(stream, data) => records.add_output(*stream, data),
+                Entry::Event(data) => records.add_event(data),
+            }
+        }
+        self.append_records(records.all, handled)
+    }
+
+    fn append_records(&mut self, mut records: Vec<Record>, handled: u64) -> io::Result<()> {
+        let mut totals = self.log.with(|index| index.totals);
         let Some(last) = records.last_mut() else {
             return Ok(());
         };
@@ -124,7 +158,7 @@ impl LogWriter {
         let mut bytes = Vec::new();
         for record in &records {
             push_record(record, &mut bytes);
-            totals.add(record.stream, record.data.len());
+            totals.add_record(record);
         }
         self.make_room()?;
         let (Some(file), Some(end)) = (&self.file, self.end()) else {
@@ -140,6 +174,16 @@ impl LogWriter {
             }
         });
         Ok(())
+    }
+
+    /// As [`LogWriter::omit`]; events that are left out are not counted.
+    pub(crate) fn omit_entries(&mut self, entries: &[Entry]) {
+        let output = entries.iter().filter_map(|entry| match entry {
+            Entry::Output(stream, data) => Some((*stream, data.clone())),
+            Entry::Event(_) => None,
+        });
+        let pieces: Vec<_> = output.collect();
+        self.omit(&pieces);
     }
 
     /// Counts output that the disk does not take.
@@ -256,28 +300,60 @@ impl LogWriter {
     }
 }
 
-/// Pieces as records of bounded length, cut between characters.
-fn records(pieces: &[(LogStream, Bytes)], first_seq: u64) -> Vec<Record> {
-    let at = Timestamp::now().as_millis().saturating_mul(1_000);
-    let mut records = Vec::with_capacity(pieces.len());
-    for (stream, data) in pieces {
+/// Records of bounded length, in the making.
+struct Records {
+    first_seq: u64,
+    at: i64,
+    all: Vec<Record>,
+}
+
+impl Records {
+    fn from(first_seq: u64) -> Self {
+        Self {
+            first_seq,
+            at: Timestamp::now().as_millis().saturating_mul(1_000),
+            all: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, stream: LogStream, event: Option<Part>, data: Bytes) {
+        self.all.push(Record {
+            seq: self.first_seq + self.all.len() as u64,
+            stream,
+            event,
+            whole: false,
+            handled: 0,
+            at: self.at,
+            data,
+        });
+    }
+
+    /// Cut between characters.
+    fn add_output(&mut self, stream: LogStream, data: &Bytes) {
         let mut rest = data.clone();
         while !rest.is_empty() {
             let mut end = rest.len().min(CHUNK_BYTES_MAX);
             if end < rest.len() {
                 end = complete_characters(&rest[..end]);
             }
-            records.push(Record {
-                seq: first_seq + records.len() as u64,
-                stream: *stream,
-                whole: false,
-                handled: 0,
-                at,
-                data: rest.split_to(end),
-            });
+            let data = rest.split_to(end);
+            self.add(stream, None, data);
         }
     }
-    records
+
+    fn add_event(&mut self, data: &Bytes) {
+        let mut rest = data.clone();
+        let mut begins = true;
+        loop {
+            let piece = rest.split_to(rest.len().min(CHUNK_BYTES_MAX));
+            let ends = rest.is_empty();
+            self.add(LogStream::Stdout, Some(Part { begins, ends }), piece);
+            if ends {
+                return;
+            }
+            begins = false;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -408,6 +408,7 @@ mod tests {
         let record = Record {
             seq: 12,
             stream: command_log::LogStream::Stderr,
+            event: None,
             whole: true,
             handled: 1,
             at: 1_500_000,

@@ -60,6 +60,14 @@ impl Context {
         permit.map_err(|_| HostError::ContextUnknown)
     }
 
+    /// As [`Context::turn`], behind however many there are: whoever calls has counted them.
+    pub(super) async fn turn_whenever(&self) -> Result<OwnedSemaphorePermit, HostError> {
+        self.alive()?;
+        let permit = Arc::clone(&self.turn).acquire_owned().await;
+        self.alive()?;
+        permit.map_err(|_| HostError::ContextUnknown)
+    }
+
     /// The turn of a run that init has already, if nobody else has it.
     pub(super) fn turn_of_running(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.turn).try_acquire_owned().ok()

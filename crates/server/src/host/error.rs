@@ -56,6 +56,9 @@ pub enum HostError {
         /// What killed it, as far as is known.
         cause: String,
     },
+    /// The run is over, or it waits for no line.
+    #[error("no line is awaited")]
+    InputNotAwaited,
     /// No driver is installed for that language.
     #[error("no driver for language {0:?}")]
     LanguageUnsupported(String),
@@ -136,6 +139,7 @@ impl HostError {
             CallErrorCode::ContextExists => Self::ContextExists,
             CallErrorCode::ContextBusy => Self::ContextBusy,
             CallErrorCode::ContextDead => Self::ContextDead { cause: message },
+            CallErrorCode::InputNotAwaited => Self::InputNotAwaited,
             CallErrorCode::TooMany => Self::TooMany(message),
             CallErrorCode::UnknownTarget => Self::TargetUnknown,
             CallErrorCode::SpawnFailed => Self::SpawnFailed(message),

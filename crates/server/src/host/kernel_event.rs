@@ -23,6 +23,11 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const TRACEBACK_LINES_MAX: usize = 1_000;
 /// Longest line of a traceback; of a longer one it is said how much is left out.
 const TRACEBACK_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Longest code and message of a notice, longest prompt; of longer ones it is said how much is left
+/// out.
+const NOTICE_CODE_BYTES_MAX: usize = 64;
+const NOTICE_MESSAGE_BYTES_MAX: usize = 4 * 1024;
+const PROMPT_BYTES_MAX: usize = 4 * 1024;
 /// Largest metadata that is read.
 const METADATA_BYTES_MAX: usize = 64 * 1024;
 
@@ -38,6 +43,16 @@ pub struct Bundle {
 }
 
 impl Bundle {
+    /// Bytes of all representations as they came.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let bytes = self.entries.iter().map(|entry| match &entry.value {
+            BundleValue::Text(text) => text.len() as u64,
+            BundleValue::Json(json) => json.get().len() as u64,
+        });
+        bytes.sum()
+    }
+
     /// The representation of that MIME type.
     #[must_use]
     pub fn get(&self, mime: &str) -> Option<&BundleValue> {
@@ -73,7 +88,7 @@ pub struct Omitted {
 }
 
 /// Parses one event. `None`: malformed or unknown, to be dropped and counted.
-pub(super) fn parse(json: &[u8]) -> Option<RunEvent> {
+pub(crate) fn parse(json: &[u8]) -> Option<RunEvent> {
     if json.len() > EVENT_BYTES_MAX {
         return None;
     }
@@ -106,8 +121,32 @@ pub(super) fn parse(json: &[u8]) -> Option<RunEvent> {
                 .and_then(|l| u32::try_from(l).ok())
                 .filter(|l| *l > 0),
         }),
+        "notice" => Some(RunEvent::Notice {
+            code: event
+                .code
+                .as_deref()
+                .filter(|code| is_word(code))
+                .map(str::to_owned)?,
+            message: text(event.message.as_deref(), NOTICE_MESSAGE_BYTES_MAX),
+        }),
+        "input" => Some(RunEvent::Input {
+            prompt: text(event.prompt.as_deref(), PROMPT_BYTES_MAX),
+            password: event.password.unwrap_or(false),
+        }),
+        "answer" => Some(RunEvent::Answer(event.answer?.to_owned())),
         _ => None,
     }
+}
+
+fn text(text: Option<&str>, bytes_max: usize) -> String {
+    text.map_or_else(String::new, |text| cut_bytes(text, bytes_max))
+}
+
+fn is_word(code: &str) -> bool {
+    (1..=NOTICE_CODE_BYTES_MAX).contains(&code.len())
+        && code
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// Fields of every event; which ones count depends on `ev`.
@@ -135,23 +174,19 @@ struct RawEvent<'a> {
     traceback: Option<Traceback>,
     #[serde(default)]
     line: Option<i64>,
+    #[serde(borrow, default)]
+    code: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    prompt: Option<Cow<'a, str>>,
+    #[serde(default)]
+    password: Option<bool>,
+    #[serde(borrow, default)]
+    answer: Option<&'a RawValue>,
 }
 
 impl RawEvent<'_> {
     fn bundle(&self) -> Option<Bundle> {
-        let mut entries = Vec::new();
-        for (mime, raw) in &self.data.as_ref()?.0 {
-            if entries.len() == BUNDLE_ENTRIES_MAX {
-                break;
-            }
-            // One bad representation does not take the good ones with it.
-            if let (true, Some(value)) = (is_mime(mime), bundle_value(mime, raw)) {
-                entries.push(BundleEntry {
-                    mime: mime.clone().into_owned(),
-                    value,
-                });
-            }
-        }
+        let entries = entries(self.data.as_ref()?);
         let metadata = self
             .metadata
             .filter(|m| m.get().len() <= METADATA_BYTES_MAX);
@@ -162,6 +197,31 @@ impl RawEvent<'_> {
             execution_count: self.count,
         })
     }
+}
+
+/// The representations in a JSON object of MIME types, as those of an event.
+#[must_use]
+pub fn bundle_entries(data: &RawValue) -> Vec<BundleEntry> {
+    serde_json::from_str::<RawBundle<'_>>(data.get())
+        .map(|bundle| entries(&bundle))
+        .unwrap_or_default()
+}
+
+fn entries(bundle: &RawBundle<'_>) -> Vec<BundleEntry> {
+    let mut entries = Vec::new();
+    for (mime, raw) in &bundle.0 {
+        if entries.len() == BUNDLE_ENTRIES_MAX {
+            break;
+        }
+        // One bad representation does not take the good ones with it.
+        if let (true, Some(value)) = (is_mime(mime), bundle_value(mime, raw)) {
+            entries.push(BundleEntry {
+                mime: mime.clone().into_owned(),
+                value,
+            });
+        }
+    }
+    entries
 }
 
 fn bundle_value(mime: &str, raw: &RawValue) -> Option<BundleValue> {
@@ -385,6 +445,38 @@ mod tests {
     }
 
     #[test]
+    fn notices_and_prompts_are_cut_and_codes_are_words() {
+        let json = serde_json::json!({
+            "ev": "notice", "run": 1, "code": "state_not_kept", "message": "m".repeat(10_000),
+        });
+        let Some(RunEvent::Notice { code, message }) = parse(json.to_string().as_bytes()) else {
+            panic!()
+        };
+        assert_eq!(code, "state_not_kept");
+        let cut = format!("{}… [5904 bytes left out]", "m".repeat(4_096));
+        assert_eq!(message, cut);
+        for bad in ["", "A", "a b", "a\n", &"a".repeat(65)] {
+            let json = serde_json::json!({ "ev": "notice", "code": bad, "message": "x" });
+            assert!(parse(json.to_string().as_bytes()).is_none(), "{bad}");
+        }
+        let json = serde_json::json!({ "ev": "input", "prompt": "é".repeat(5_000) });
+        let Some(RunEvent::Input {
+            prompt,
+            password: false,
+        }) = parse(json.to_string().as_bytes())
+        else {
+            panic!()
+        };
+        let cut = format!("{}… [5904 bytes left out]", "é".repeat(2_048));
+        assert_eq!(prompt, cut);
+        let Some(RunEvent::Answer(answer)) = parse(br#"{"ev":"answer","answer":{"a": [1]}}"#)
+        else {
+            panic!()
+        };
+        assert_eq!(answer.get(), r#"{"a": [1]}"#);
+    }
+
+    #[test]
     fn hostile_json_is_dropped() {
         let deep = format!(
             "{}{}",
@@ -402,6 +494,9 @@ mod tests {
             r#"{"ev":"result","data":[1]}"#,
             r#"{"ev":"error","message":"no name"}"#,
             r#"{"ev":"error","name":"E","traceback":"no list"}"#,
+            r#"{"ev":"answer"}"#,
+            r#"{"ev":"notice","message":"x"}"#,
+            r#"{"ev":"input","prompt":"x","password":1}"#,
             deep.as_str(),
         ] {
             assert!(

@@ -6,10 +6,11 @@ use super::context::cause_of;
 use super::counters::count;
 use super::error::{HostError, printable};
 use super::inbox::Inbox;
+use super::kept_run::FoundRun;
 use super::link::Link;
 use super::sandbox::Sandbox;
 use super::target::{Handed, Item, Kind, Target};
-use super::types::{ClosedReason, ExecTarget};
+use super::types::{ClosedReason, ExecTarget, RunTarget};
 use crate::egress;
 use crownest_init::frame::Frame;
 use crownest_init::link::{
@@ -229,6 +230,7 @@ fn dispatch(
             duration_us,
             background_dropped,
             cpu_us,
+            usage,
         } => {
             bury_context(sandbox, target, &outcome);
             let item = Item::RunDone {
@@ -236,6 +238,7 @@ fn dispatch(
                 execution_count,
                 duration: Duration::from_micros(duration_us),
                 cpu: cpu_us.map(Duration::from_micros),
+                usage,
                 background_dropped,
             };
             hand(sandbox, link, target, seq, item)
@@ -295,10 +298,13 @@ fn hand(sandbox: &Sandbox, link: &Link, id: u64, seq: u64, item: Item) -> Result
         return Ok(());
     };
     let handed = target.hand(seq, item);
-    // A process stays until its end is acknowledged; the end of a run is never asked for again.
     if matches!(target.kind, Kind::Run(_)) && target.is_over() {
-        sandbox.remove_target(id);
         sandbox.calls.forget(target.call);
+        // What is kept stays until its end is acknowledged; that of others is never asked for
+        // again.
+        if !target.kept {
+            sandbox.remove_target(id);
+        }
     }
     match handed {
         Handed::Kept => Ok(()),
@@ -341,11 +347,14 @@ pub(super) fn take_hello(sandbox: &Arc<Sandbox>, link: &Link, hello: Hello) {
         }
     }
     let mut execs = Vec::new();
+    let mut runs = Vec::new();
     for state in hello.targets {
         if sandbox.targets().contains_key(&state.target) {
             continue;
         }
-        if state.context.is_some() {
+        if state.kept {
+            runs.push(state);
+        } else if state.context.is_some() {
             // Whoever asked for it is gone, as when a client hangs up: it is interrupted, so that
             // the context is free for the next, and what it still says goes nowhere.
             count(&sandbox.shared.counters.runs_recovered);
@@ -359,35 +368,28 @@ pub(super) fn take_hello(sandbox: &Arc<Sandbox>, link: &Link, hello: Hello) {
         }
     }
     sandbox.set_recovered_execs(execs);
+    sandbox.set_recovered_runs(runs);
     if let Some(listener) = hello.listener {
         serve_egress(sandbox, listener);
     }
 }
 
 fn drain_run(sandbox: &Sandbox, link: &Link, state: &TargetState) {
-    if state.done {
-        link.send_later(Request::Ack {
-            target: state.target,
-            seq: state.seq,
-        });
+    let found = FoundRun::new(sandbox, state);
+    drain_found(sandbox, link, found);
+}
+
+/// Ends a run that nobody waits for, and lets init forget it.
+pub(super) fn drain_found(sandbox: &Sandbox, link: &Link, found: FoundRun) {
+    let RunTarget { id, done, seq } = found.run;
+    if done {
+        link.send_later(Request::Ack { target: id, seq });
         return;
     }
-    let context = state
-        .context
-        .as_deref()
-        .and_then(|id| sandbox.contexts.get(id));
-    let permit = context
-        .as_ref()
-        .and_then(|context| context.turn_of_running());
-    link.send_later(Request::Interrupt { run: state.target });
-    let target = Arc::new(Target::abandoned_run(
-        state.target,
-        state.seq,
-        context,
-        permit,
-    ));
+    link.send_later(Request::Interrupt { run: id });
+    let target = Arc::new(Target::abandoned_run(id, seq, found.context, found.permit));
     if sandbox.add_target(&target).is_ok() {
-        attach(sandbox, link, state.target, state.seq);
+        attach(sandbox, link, id, seq);
     }
 }
 

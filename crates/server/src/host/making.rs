@@ -256,7 +256,9 @@ impl Inner {
         self.publish(&sandbox);
         // A process that ended meanwhile may be the one that was killed for memory. (Or one before
         // it was: the count does not say whom.)
-        if !sandbox.recovered_execs().iter().any(|exec| exec.done) {
+        let ended = sandbox.recovered_execs().iter().any(|exec| exec.done)
+            || sandbox.recovered_runs().iter().any(|run| run.done);
+        if !ended {
             sandbox.forget_oom_kills().await;
         }
         Ok(())

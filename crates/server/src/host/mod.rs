@@ -16,6 +16,7 @@ mod files;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod inbox;
+mod kept_run;
 mod kernel_event;
 mod kernels;
 mod link;
@@ -38,13 +39,17 @@ mod types;
 
 pub use config::{HostConfig, POOL_ENTRY_AGE_MAX, PoolConfig, PoolTemplate};
 pub use counters::HostMetrics;
+pub use crownest_init::cell::{INPUT_BYTES_MAX, Query, RunUsage};
 pub use crownest_init::link::{Death, FileEntry, FileKind, FileStat, Within};
 pub use error::{FileErrorKind, HostError};
 pub use files::WriteSpec;
-pub use kernel_event::{Bundle, BundleEntry, BundleValue, Omitted};
+pub use kept_run::{Heard, KeptRun};
+#[cfg(test)]
+pub(crate) use kernel_event::parse as parse_event;
+pub use kernel_event::{Bundle, BundleEntry, BundleValue, Omitted, bundle_entries};
 pub use kernels::{KERNELS, Kernel, Runtimes, language};
 pub use node::Host;
-pub use run::{Exec, Run};
+pub use run::{Asked, Exec, Run};
 pub use sandbox::Sandbox;
 pub use spawner::{
     CreateSpec, Created, ForkedDriver, Limits, Network, SandboxKey, SandboxStats, Spawner,
@@ -53,6 +58,7 @@ pub use spawner::{
 pub use transfers::{Upload, UploadSpec};
 pub use types::{
     CONTEXT_ID_BYTES_MAX, ClosedReason, ContextSpec, CreateTimings, ExecDone, ExecEnd, ExecEvent,
-    ExecSpec, ExecTarget, Isolation, KnownSandbox, RUNS_QUEUED_MAX, Recovered, RunDone, RunEvent,
-    RunOutcome, RunSpec, SandboxSpec, TIMEOUT_MAX, TemplateRef,
+    ExecSpec, ExecTarget, Isolation, KnownSandbox, QueryDone, QuerySpec, RUNS_QUEUED_MAX,
+    Recovered, RunDone, RunEvent, RunOutcome, RunSpec, RunTarget, SandboxSpec, TIMEOUT_MAX,
+    TemplateRef,
 };

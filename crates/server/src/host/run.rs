@@ -1,19 +1,22 @@
 //! Runs and processes, as their consumers see them.
 
-use super::context::cause_of;
+use super::context::{Context, cause_of};
 use super::counters::count;
 use super::error::HostError;
 use super::kernel_event;
-use super::sandbox::{Sandbox, millis};
+use super::sandbox::{CALL_TIMEOUT, Sandbox, millis};
 use super::target::{Item, Target};
 use super::types::{
-    ExecDone, ExecEnd, ExecEvent, ExecSpec, RunDone, RunEvent, RunOutcome, RunSpec,
+    ExecDone, ExecEnd, ExecEvent, ExecSpec, QueryDone, QuerySpec, RunDone, RunEvent, RunOutcome,
+    RunSpec,
 };
 use bytes::Bytes;
+use crownest_init::cell::{INPUT_BYTES_MAX, RunOptions};
 use crownest_init::link::{Death, ExecOutcome, Request, RunOutcome as Outcome, Stream};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// What the kernel sends at the memory limit.
 const SIGKILL: i32 = 9;
@@ -30,48 +33,107 @@ impl Sandbox {
     /// [`HostError::ContextUnknown`], [`HostError::ContextDead`], [`HostError::ContextBusy`] when
     /// too many wait, [`HostError::SandboxGone`].
     pub async fn run(self: &Arc<Self>, spec: RunSpec) -> Result<Run, HostError> {
-        let timeout_ms = millis(spec.timeout, "the timeout")?;
-        if spec.code.len() > CODE_BYTES_MAX {
-            return Err(HostError::TooLarge {
-                what: "the code",
-                limit: CODE_BYTES_MAX,
-            });
-        }
+        let context = self.open_for_run(&spec.context)?;
+        let cell = Cell::of(spec)?;
+        let permit = context.turn().await?;
+        let target = self.begin(self.next_target(), context, permit, cell)?;
+        Ok(Run {
+            sandbox: Arc::clone(self),
+            target,
+            over: false,
+        })
+    }
+
+    /// The context of a run that is about to begin.
+    pub(super) fn open_for_run(&self, id: &str) -> Result<Arc<Context>, HostError> {
         if self.is_closed() {
             return Err(HostError::SandboxGone);
         }
-        let context = self
-            .contexts
-            .get(&spec.context)
-            .ok_or(HostError::ContextUnknown)?;
-        let permit = context.turn().await?;
-        let id = self.next_target();
+        self.contexts.get(id).ok_or(HostError::ContextUnknown)
+    }
+
+    /// Sends a cell on its way, in its context's turn.
+    pub(super) fn begin(
+        &self,
+        id: u64,
+        context: Arc<Context>,
+        permit: OwnedSemaphorePermit,
+        cell: Cell,
+    ) -> Result<Arc<Target>, HostError> {
         let call = self.calls.next_id();
-        let target = Arc::new(Target::run(id, call, context, permit));
+        let name = context.id.clone();
+        let target = Target::run(id, call, context, permit);
+        let target = Arc::new(if cell.options.keep {
+            target.kept()
+        } else {
+            target
+        });
         self.add_target(&target)?;
         // Init answers only to refuse, which ends the run like a death would: an answer in the
         // middle of every run would wake this process once more.
         let request = Request::Run {
-            context: spec.context,
+            context: name,
             run: id,
-            timeout_ms,
-            cwd: spec.cwd,
-            language: spec.language,
+            timeout_ms: cell.timeout_ms,
+            cwd: cell.cwd,
+            language: cell.language,
             quiet: true,
+            options: cell.options,
         };
         self.calls.begin_run(call, Arc::clone(&target));
-        let body = Bytes::from(spec.code.into_bytes());
+        let body = Bytes::from(cell.code.into_bytes());
         if let Err(error) = self.link().send_with(call, request, body, Vec::new()) {
             self.calls.forget(call);
             self.remove_target(id);
             return Err(self.lost(error));
         }
         count(&self.shared.counters.runs);
-        Ok(Run {
+        Ok(target)
+    }
+
+    /// Asks about a context in its turn. What comes of it is in [`Asked::answer`].
+    ///
+    /// # Errors
+    /// As [`Sandbox::run`]; [`HostError::ContextBusy`] also when its turn did not come in time.
+    pub async fn ask(self: &Arc<Self>, spec: QuerySpec) -> Result<Asked, HostError> {
+        let context = self.open_for_run(&spec.context)?;
+        let cell = Cell {
+            code: spec.code,
+            cwd: None,
+            language: None,
+            timeout_ms: millis(spec.timeout, "the timeout")?,
+            options: RunOptions {
+                query: Some(spec.query),
+                ..RunOptions::default()
+            },
+        };
+        let permit = tokio::time::timeout(spec.timeout, context.turn())
+            .await
+            .unwrap_or(Err(HostError::ContextBusy))?;
+        let target = self.begin(self.next_target(), context, permit, cell)?;
+        Ok(Asked(Run {
             sandbox: Arc::clone(self),
             target,
             over: false,
-        })
+        }))
+    }
+
+    /// Answers the line that a run waits for; none is the end of the file.
+    ///
+    /// # Errors
+    /// [`HostError::InputNotAwaited`], [`HostError::TooLarge`].
+    pub async fn answer_input(&self, run: u64, line: Option<String>) -> Result<(), HostError> {
+        let eof = line.is_none();
+        let body = Bytes::from(line.unwrap_or_default().into_bytes());
+        if body.len() > INPUT_BYTES_MAX {
+            return Err(HostError::TooLarge {
+                what: "the line",
+                limit: INPUT_BYTES_MAX,
+            });
+        }
+        self.call_with(Request::Input { run, eof }, body, Vec::new(), CALL_TIMEOUT)
+            .await
+            .map(drop)
     }
 
     /// A number for a process that is going to be started, to be stored before it is.
@@ -132,6 +194,38 @@ impl Sandbox {
     }
 }
 
+/// A cell, checked and in the words of the link.
+#[derive(Debug)]
+pub(super) struct Cell {
+    code: String,
+    cwd: Option<String>,
+    language: Option<String>,
+    timeout_ms: u64,
+    pub(super) options: RunOptions,
+}
+
+impl Cell {
+    pub(super) fn of(spec: RunSpec) -> Result<Self, HostError> {
+        if spec.code.len() > CODE_BYTES_MAX {
+            return Err(HostError::TooLarge {
+                what: "the code",
+                limit: CODE_BYTES_MAX,
+            });
+        }
+        Ok(Self {
+            timeout_ms: millis(spec.timeout, "the timeout")?,
+            code: spec.code,
+            cwd: spec.cwd,
+            language: spec.language,
+            options: RunOptions {
+                input: spec.input,
+                table_export: spec.table_export,
+                ..RunOptions::default()
+            },
+        })
+    }
+}
+
 /// A cell that runs. Dropping it before its end interrupts the cell; what it still says is
 /// acknowledged and thrown away, so that it can never block the context.
 #[derive(Debug)]
@@ -155,73 +249,18 @@ impl Run {
             if let Some(seq) = self.target.ack_due() {
                 self.ack(seq);
             }
-            let event = match poll_fn(|cx| self.target.poll_take(cx)).await? {
-                Item::Output {
-                    stream: Stream::Stdout,
-                    data,
-                } => RunEvent::Stdout(data.into()),
-                Item::Output {
-                    stream: Stream::Stderr,
-                    data,
-                } => RunEvent::Stderr(data.into()),
-                Item::Kernel { json } => {
-                    let Some(event) = kernel_event::parse(&json) else {
-                        count(&self.sandbox.shared.counters.events_dropped);
-                        continue;
-                    };
-                    event
-                }
-                Item::RunDone {
-                    outcome,
-                    execution_count,
-                    duration,
-                    cpu,
-                    background_dropped,
-                } => {
-                    self.over = true;
-                    self.sandbox.link().send_sometime(Request::Ack {
-                        target: self.target.id,
-                        seq: self.target.taken_seq(),
-                    });
-                    let outcome = self.outcome(outcome).await;
-                    RunEvent::Done(RunDone {
-                        outcome,
-                        execution_count,
-                        duration,
-                        cpu,
-                        background_dropped,
-                    })
-                }
-                Item::Gone { cause } => {
-                    self.over = true;
-                    RunEvent::Done(gone(cause))
-                }
-                Item::NeverBegan { cause } => {
-                    self.over = true;
-                    RunEvent::Done(RunDone {
-                        outcome: RunOutcome::NeverBegan { cause },
-                        ..gone(String::new())
-                    })
-                }
-                Item::ExecDone { .. } => {
-                    // An init that mixes up its own events ends the run, not the server.
-                    self.over = true;
-                    RunEvent::Done(gone("init confused a run with a process".into()))
-                }
-            };
-            return Some(event);
-        }
-    }
-
-    /// Interrupts this run and nothing else; state is kept. Not an error when it is over.
-    pub async fn interrupt(&self) {
-        if !self.over {
-            let _ = self
-                .sandbox
-                .call(Request::Interrupt {
-                    run: self.target.id,
-                })
-                .await;
+            let item = poll_fn(|cx| self.target.poll_take(cx)).await?;
+            self.over |= item.is_end();
+            if matches!(item, Item::RunDone { .. }) {
+                self.sandbox.link().send_sometime(Request::Ack {
+                    target: self.target.id,
+                    seq: self.target.taken_seq(),
+                });
+            }
+            let event = run_event(&self.sandbox, item).await;
+            if event.is_some() {
+                return event;
+            }
         }
     }
 
@@ -231,20 +270,92 @@ impl Run {
             seq,
         });
     }
+}
 
-    async fn outcome(&self, outcome: Outcome) -> RunOutcome {
-        match outcome {
-            Outcome::Completed => RunOutcome::Completed,
-            Outcome::Interrupted => RunOutcome::Interrupted,
-            Outcome::TimedOut { context_alive } => RunOutcome::TimedOut { context_alive },
-            Outcome::Died(death) => {
-                if killed_by_kernel(&death) && self.sandbox.new_oom_kill().await {
-                    return RunOutcome::OutOfMemory;
+/// A question that is on its way. Dropping it interrupts what answers.
+#[derive(Debug)]
+pub struct Asked(Run);
+
+impl Asked {
+    /// Its number among the runs of the sandbox.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id()
+    }
+
+    /// Waits for what comes of it. `None` only when the server stops.
+    pub async fn answer(mut self) -> Option<QueryDone> {
+        let mut answer = None;
+        loop {
+            match self.0.next().await? {
+                RunEvent::Answer(said) => answer = Some(said),
+                RunEvent::Done(done) => {
+                    let outcome = done.outcome;
+                    return Some(QueryDone { answer, outcome });
                 }
-                RunOutcome::ContextDied {
-                    cause: cause_of(&death),
-                    death,
-                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What an item of a run means; none for an event of the driver that means nothing.
+pub(super) async fn run_event(sandbox: &Sandbox, item: Item) -> Option<RunEvent> {
+    Some(match item {
+        Item::Output {
+            stream: Stream::Stdout,
+            data,
+        } => RunEvent::Stdout(data.into()),
+        Item::Output {
+            stream: Stream::Stderr,
+            data,
+        } => RunEvent::Stderr(data.into()),
+        Item::Kernel { json } => {
+            let event = kernel_event::parse(&json);
+            if event.is_none() {
+                count(&sandbox.shared.counters.events_dropped);
+            }
+            event?
+        }
+        Item::RunDone {
+            outcome,
+            execution_count,
+            duration,
+            cpu,
+            usage,
+            background_dropped,
+        } => RunEvent::Done(RunDone {
+            outcome: run_outcome(sandbox, outcome).await,
+            execution_count,
+            duration,
+            cpu,
+            usage,
+            background_dropped,
+        }),
+        Item::Gone { cause } => RunEvent::Done(gone(cause)),
+        Item::NeverBegan { cause } => RunEvent::Done(RunDone {
+            outcome: RunOutcome::NeverBegan { cause },
+            ..gone(String::new())
+        }),
+        Item::ExecDone { .. } => {
+            // An init that mixes up its own events ends the run, not the server.
+            RunEvent::Done(gone("init confused a run with a process".into()))
+        }
+    })
+}
+
+async fn run_outcome(sandbox: &Sandbox, outcome: Outcome) -> RunOutcome {
+    match outcome {
+        Outcome::Completed => RunOutcome::Completed,
+        Outcome::Interrupted => RunOutcome::Interrupted,
+        Outcome::TimedOut { context_alive } => RunOutcome::TimedOut { context_alive },
+        Outcome::Died(death) => {
+            if killed_by_kernel(&death) && sandbox.new_oom_kill().await {
+                return RunOutcome::OutOfMemory;
+            }
+            RunOutcome::ContextDied {
+                cause: cause_of(&death),
+                death,
             }
         }
     }
@@ -259,6 +370,7 @@ fn gone(cause: String) -> RunDone {
         execution_count: 0,
         duration: Duration::ZERO,
         cpu: None,
+        usage: None,
         background_dropped: 0,
     }
 }

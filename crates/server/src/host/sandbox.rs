@@ -4,6 +4,7 @@ use super::calls::{Answer, Calls};
 use super::context::Contexts;
 use super::counters::Counters;
 use super::error::HostError;
+use super::kept_run::FoundRun;
 use super::kernels::Runtimes;
 use super::link::Link;
 use super::spares::Spares;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 const DEADLINE_SLACK: Duration = Duration::from_millis(500);
 
 /// Longest wait for init to answer a call that does no work of the tenant's.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Runs and processes of one sandbox that are not over, seen from here. Init has its own limits.
 const TARGETS_MAX: usize = 1_024;
 
@@ -62,6 +63,7 @@ pub struct Sandbox {
     oom_kills_seen: AtomicU64,
     pub(super) egress: OnceLock<egress::Proxy>,
     recovered_execs: Mutex<Vec<ExecTarget>>,
+    pub(super) recovered_runs: Mutex<Vec<FoundRun>>,
     closed: CancellationToken,
     closed_reason: OnceLock<ClosedReason>,
 }
@@ -94,6 +96,7 @@ impl Sandbox {
             oom_kills_seen: AtomicU64::new(0),
             egress: OnceLock::new(),
             recovered_execs: Mutex::default(),
+            recovered_runs: Mutex::default(),
             closed: CancellationToken::new(),
             closed_reason: OnceLock::new(),
         })

@@ -5,6 +5,7 @@
 //! frame. An init that sends more breaks the protocol and loses its sandbox.
 
 use super::context::Context;
+use crownest_init::cell::RunUsage;
 use crownest_init::frame::BODY_BYTES_MAX;
 use crownest_init::link::{ExecOutcome, RunOutcome, Stream, WINDOW_BYTES_MAX};
 use std::collections::VecDeque;
@@ -37,6 +38,7 @@ pub(super) enum Item {
         execution_count: u64,
         duration: Duration,
         cpu: Option<Duration>,
+        usage: Option<RunUsage>,
         background_dropped: u64,
     },
     ExecDone {
@@ -62,7 +64,7 @@ impl Item {
         }
     }
 
-    fn is_end(&self) -> bool {
+    pub(super) fn is_end(&self) -> bool {
         !matches!(self, Self::Output { .. } | Self::Kernel { .. })
     }
 }
@@ -82,6 +84,8 @@ pub(super) struct Target {
     pub(super) kind: Kind,
     /// The call that started a run; 0 when it was not this connection's.
     pub(super) call: u64,
+    /// Its consumer says when init may forget its end: it is kept here until then.
+    pub(super) kept: bool,
     inner: Mutex<Inner>,
 }
 
@@ -133,6 +137,32 @@ impl Target {
             id,
             kind: Kind::Run(Some(context)),
             call,
+            kept: false,
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// The same for a run that outlives its server.
+    pub(super) fn kept(self) -> Self {
+        Self { kept: true, ..self }
+    }
+
+    /// A run that was begun by a server before, from its event `handled_seq` on.
+    pub(super) fn taken_up_run(
+        id: u64,
+        handled_seq: u64,
+        context: Option<Arc<Context>>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let inner = Inner {
+            permit,
+            ..Inner::after(handled_seq)
+        };
+        Self {
+            id,
+            kind: Kind::Run(context),
+            call: 0,
+            kept: true,
             inner: Mutex::new(inner),
         }
     }
@@ -154,6 +184,7 @@ impl Target {
             id,
             kind: Kind::Run(context),
             call: 0,
+            kept: false,
             inner: Mutex::new(inner),
         }
     }
@@ -165,6 +196,7 @@ impl Target {
             id,
             kind: Kind::Exec,
             call: 0,
+            kept: true,
             inner: Mutex::new(inner),
         }
     }
@@ -279,6 +311,11 @@ impl Target {
                 Poll::Pending
             }
         }
+    }
+
+    /// Takes back the right to use the context, of a target that is given up before its end.
+    pub(super) fn take_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner().permit.take()
     }
 
     /// The next event, if it is there already.
@@ -481,6 +518,7 @@ mod tests {
             execution_count: 1,
             duration: Duration::ZERO,
             cpu: None,
+            usage: None,
             background_dropped: 0,
         };
         assert_eq!(target.hand(3, done), Handed::Drained(3));

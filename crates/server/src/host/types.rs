@@ -4,7 +4,9 @@ use super::kernel_event::Bundle;
 use super::kernels::Runtimes;
 use super::spawner::{Limits, Network, SandboxKey};
 use bytes::Bytes;
+use crownest_init::cell::RunUsage;
 use crownest_init::link::{Death, ExecOutcome};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -83,6 +85,30 @@ pub struct RunSpec {
     pub cwd: Option<String>,
     /// For a kernel of several languages: that of this cell.
     pub language: Option<String>,
+    /// Somebody answers when the code asks for a line ([`RunEvent::Input`]).
+    pub input: bool,
+    /// Format of the file that is written beside each table that is shown.
+    pub table_export: Option<String>,
+}
+
+/// A question about a context.
+#[derive(Debug, Clone)]
+pub struct QuerySpec {
+    pub context: String,
+    pub query: crownest_init::cell::Query,
+    /// What it is about; empty when it is about no code.
+    pub code: String,
+    /// For its turn, and then again for its answer.
+    pub timeout: Duration,
+}
+
+/// What came of a question.
+#[derive(Debug, Clone)]
+pub struct QueryDone {
+    /// JSON of hostile code, at most a frame long. None: the driver does not know the question,
+    /// or failed over it.
+    pub answer: Option<Box<RawValue>>,
+    pub outcome: RunOutcome,
 }
 
 /// A process to start.
@@ -118,6 +144,19 @@ pub enum RunEvent {
         /// 1-based line of the cell.
         line: Option<u32>,
     },
+    /// Something about the run that is not an error.
+    Notice {
+        /// A word of small letters, digits and underscores.
+        code: String,
+        message: String,
+    },
+    /// The code waits for a line: see [`super::Sandbox::answer_input`].
+    Input {
+        prompt: String,
+        password: bool,
+    },
+    /// What a query asked for; see [`QueryDone`].
+    Answer(Box<RawValue>),
     /// Always the last.
     Done(RunDone),
 }
@@ -130,6 +169,8 @@ pub struct RunDone {
     pub duration: Duration,
     /// What the driver says the cell cost. It is tenant code: never bill by it.
     pub cpu: Option<Duration>,
+    /// What init measured; none for an interpreter that has died.
+    pub usage: Option<RunUsage>,
     /// Bytes printed between runs by background threads, for which there was no room.
     pub background_dropped: u64,
 }
@@ -205,6 +246,15 @@ impl From<ExecOutcome> for ExecEnd {
 /// A process that was found running (or ended and not acknowledged) after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExecTarget {
+    pub id: u64,
+    pub done: bool,
+    /// Number of the last event that there is.
+    pub seq: u64,
+}
+
+/// A run that was found after a restart and that is meant to outlive its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunTarget {
     pub id: u64,
     pub done: bool,
     /// Number of the last event that there is.

@@ -22,6 +22,7 @@ use crownest_api::code::{
     CodeContext, ContextAnswer, ContextIsolation, CreateContext, InterruptAnswer, RunAnswer,
     RunCode, RunStreamEvent,
 };
+use crownest_api::detached_run::CodeRunAnswer;
 use crownest_api::page::{Page, PageQuery};
 use crownest_api::{ErrorCode, Scope, Timestamp};
 use futures_util::stream::{self, StreamExt};
@@ -146,7 +147,7 @@ pub(super) async fn delete_context(
     Ok(Json(ContextAnswer { context }))
 }
 
-/// Extension: interrupts the run that is active in a context; its state is kept.
+/// Extension: interrupts the run, or the question, that is active in a context; its state is kept.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{sandboxId}/code/contexts/{contextId}/interrupt", operation_id = "interruptCodeContext", tag = "code",
     params(("sandboxId" = String, Path), ("contextId" = String, Path)),
@@ -159,7 +160,11 @@ pub(super) async fn interrupt(
     PathArgs((id, context_id)): PathArgs<(String, String)>,
 ) -> ApiResult<Json<InterruptAnswer>> {
     let live = app.live_sandbox(&caller, &id).await?;
-    let interrupted = live.context(&context_id)?.interrupt();
+    let active = live.context(&context_id)?.active_run();
+    if let Some(run) = active {
+        live.host.interrupt_run(run).await?;
+    }
+    let interrupted = active.is_some();
     let deed = deed("code_context.interrupt", &context_id, &live);
     let details = json!({ "sandboxId": live.id, "interrupted": interrupted });
     app.audit.by_key(&caller, &caller.request, deed, &details);
@@ -170,10 +175,14 @@ pub(super) async fn interrupt(
 ///
 /// An exception in the code is an answer (200) with `error`. Without a key in `Idempotency-Key`
 /// the code is interrupted when the client goes away.
+///
+/// Extension: with `detached` the answer (202) is the run, which goes on whoever is connected; it
+/// is followed and fetched below `/code/runs/{runId}`.
 #[utoipa::path(
     post, path = "/v1/sandboxes/{sandboxId}/code/runs", operation_id = "runCode", tag = "code",
     params(("sandboxId" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    request_body = RunCode, responses((status = 200, body = RunAnswer)),
+    request_body = RunCode,
+    responses((status = 200, body = RunAnswer), (status = 202, body = CodeRunAnswer)),
     security(("bearer" = ["code:run"]), ("apiKey" = ["code:run"]))
 )]
 pub(super) async fn run(
@@ -183,7 +192,7 @@ pub(super) async fn run(
     key: IdempotencyKey,
     body: JsonBody<RunCode>,
 ) -> ApiResult<Response> {
-    let run = CheckedRun::check(body.value, &caller)?;
+    let run = CheckedRun::check(body.value, &caller)?.for_answer()?;
     let (worker, who, request) = (
         app.clone(),
         Arc::clone(&caller.principal),
@@ -192,6 +201,12 @@ pub(super) async fn run(
     let keyed = key.is_some();
     let work = async move {
         let live = worker.live_sandbox(&who, &id).await?;
+        if run.is_detached() {
+            let run = worker
+                .start_detached(&who, &request, &live, run.detach())
+                .await?;
+            return Answer::json(StatusCode::ACCEPTED, &CodeRunAnswer { run });
+        }
         let started = worker.begin_run(&live, run).await?;
         let finished = worker.finish_run(&who, &request, started, None).await;
         let (result, share) = IdempotencyKey::begun(keyed, finished)?;
@@ -219,7 +234,7 @@ pub(super) async fn stream(
     key: IdempotencyKey,
     body: JsonBody<RunCode>,
 ) -> ApiResult<Response> {
-    let run = CheckedRun::check(body.value, &caller)?;
+    let run = CheckedRun::check(body.value, &caller)?.for_stream()?;
     let reservation = match app
         .reserve(&key, &caller, &body.raw, AfterRestart::Refuse)
         .await?

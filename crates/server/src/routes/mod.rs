@@ -8,12 +8,14 @@ mod api_keys;
 mod artifacts;
 mod audit_events;
 mod code;
+mod code_runs;
 mod command_logs;
 mod commands;
 mod discovery;
 mod file_transfers;
 mod files;
 mod health;
+mod introspection;
 mod oauth;
 mod openapi;
 mod paging;
@@ -75,7 +77,15 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(code::list_contexts, code::create_context))
         .routes(routes!(code::get_context, code::delete_context))
         .routes(routes!(code::interrupt))
-        .routes(routes!(code::run))
+        .routes(routes!(introspection::complete))
+        .routes(routes!(introspection::inspect))
+        .routes(routes!(introspection::variables))
+        .routes(routes!(introspection::restart))
+        .routes(routes!(introspection::input))
+        .routes(routes!(code_runs::list, code::run))
+        .routes(routes!(code_runs::get))
+        .routes(routes!(code_runs::events))
+        .routes(routes!(code_runs::cancel))
         .routes(routes!(code::stream))
         .routes(routes!(commands::list, commands::create))
         .routes(routes!(commands::run))

@@ -151,6 +151,7 @@ fn add_descriptions(operation: &mut Value) {
         let text = match status.as_str() {
             "200" => "Done",
             "201" => "Made",
+            "202" => "Accepted",
             status => ERRORS
                 .iter()
                 .find(|(error, _)| *error == status)

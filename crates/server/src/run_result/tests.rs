@@ -6,11 +6,12 @@ use crownest_api::code::{ArtifactPolicy, RichOutputs};
 use std::time::Duration;
 
 fn collector() -> RunCollector {
-    RunCollector::new(OutputPolicy {
+    let policy = OutputPolicy {
         artifacts: ArtifactPolicy::InlineOnly,
         rich: RichOutputs::Contract,
         may_promote: false,
-    })
+    };
+    RunCollector::new(policy, &Keeping::default())
 }
 
 fn bundle(text: &str) -> Bundle {
@@ -39,6 +40,7 @@ fn finish(collector: RunCollector, outcome: HostOutcome) -> RunCodeResult {
         execution_count: 1,
         duration: Duration::from_millis(7),
         cpu: None,
+        usage: None,
         background_dropped: 0,
     };
     let place = RunPlace {
@@ -46,6 +48,7 @@ fn finish(collector: RunCollector, outcome: HostOutcome) -> RunCodeResult {
         context_id: "cctx_1".into(),
         language: "python".into(),
         context_reset: false,
+        code_bytes: 5,
     };
     collector.finish(&done, place).0
 }

@@ -26,6 +26,7 @@ mod agents;
 mod api_keys;
 mod artifacts;
 mod bootstrap;
+mod code_runs;
 mod commands;
 mod concurrency;
 mod contexts;

@@ -1,9 +1,9 @@
 //! Rows to test with: valid, and different in what a test does not care about.
 
 use crownest_store::{
-    ApiKey, AuditEvent, Command, CommandStatus, Context, Founding, Organization, Owner, Preview,
-    Project, Sandbox, SandboxStatus, SecretHash, SessionKey, Store, User, WorkspaceRun,
-    WorkspaceRunStatus,
+    ApiKey, AuditEvent, CodeRun, CodeRunStatus, Command, CommandStatus, Context, Founding,
+    Organization, Owner, Preview, Project, Sandbox, SandboxStatus, SecretHash, SessionKey, Store,
+    User, WorkspaceRun, WorkspaceRunStatus,
 };
 use std::collections::BTreeMap;
 
@@ -131,6 +131,29 @@ pub(crate) fn command(name: &str, sandbox: &str, id: &str) -> Command {
         collect: None,
         collect_status: "not_requested".to_owned(),
         collect_errors: None,
+        created_by: "key_1".to_owned(),
+    }
+}
+
+pub(crate) fn code_run(name: &str, sandbox: &str, id: &str) -> CodeRun {
+    CodeRun {
+        id: format!("crun_{id}"),
+        org_id: format!("org_{name}"),
+        project_id: format!("prj_{name}"),
+        sandbox_id: format!("sbx_{sandbox}"),
+        context_id: "cctx_1".to_owned(),
+        language: "python".to_owned(),
+        run: 7,
+        status: CodeRunStatus::Queued,
+        code: Some("\"x\\u0000\"".to_owned()),
+        options: "{}".to_owned(),
+        created_at: 40,
+        begun_at: None,
+        finished_at: None,
+        canceled_at: None,
+        log_omitted_bytes: 0,
+        result: None,
+        failure: None,
         created_by: "key_1".to_owned(),
     }
 }

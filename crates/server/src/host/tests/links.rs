@@ -204,7 +204,7 @@ async fn a_dropped_run_is_interrupted_and_drained() {
 async fn an_interrupt_ends_the_run_and_keeps_the_context() {
     let (_spawner, _host, sandbox, _peer) = one().await;
     let mut run = sandbox.run(cell("hang")).await.unwrap();
-    run.interrupt().await;
+    sandbox.interrupt_run(run.id()).await.unwrap();
     assert!(matches!(finish(&mut run).await.1, RunOutcome::Interrupted));
     assert!(sandbox.has_context("a"));
 }

@@ -1,5 +1,6 @@
 //! The host against peers that speak init's frames, and a spawner that starts such peers.
 
+mod kept_runs;
 mod links;
 mod native;
 mod peer;
@@ -205,6 +206,8 @@ fn cell(code: &str) -> RunSpec {
         timeout: Duration::from_secs(60),
         cwd: None,
         language: None,
+        input: false,
+        table_export: None,
     }
 }
 

@@ -121,6 +121,8 @@ async fn run_in(sandbox: &Arc<Sandbox>, id: &str, code: &str) -> (String, String
         timeout: Duration::from_secs(60),
         cwd: None,
         language: None,
+        input: false,
+        table_export: None,
     };
     let mut run = sandbox.run(spec).await.unwrap();
     let (mut printed, mut value) = (Vec::new(), String::new());
@@ -133,10 +135,10 @@ async fn run_in(sandbox: &Arc<Sandbox>, id: &str, code: &str) -> (String, String
             RunEvent::Stderr(bytes) => printed.extend_from_slice(&bytes),
             RunEvent::Result(bundle) => value = format!("{:?}", bundle.get("text/plain").unwrap()),
             RunEvent::Error { name, message, .. } => value = format!("{name}: {message}"),
-            RunEvent::Display { .. } | RunEvent::Clear { .. } => {}
             RunEvent::Done(done) => {
                 return (String::from_utf8(printed).unwrap(), value, done.outcome);
             }
+            _ => {}
         }
     }
 }
@@ -287,11 +289,13 @@ async fn native_interrupts_memory_and_death() {
         timeout: Duration::from_secs(60),
         cwd: None,
         language: None,
+        input: false,
+        table_export: None,
     };
     let mut run = sandbox.run(busy.clone()).await.unwrap();
     assert!(matches!(run.next().await, Some(RunEvent::Stdout(_))));
     let asked = Instant::now();
-    run.interrupt().await;
+    sandbox.interrupt_run(run.id()).await.unwrap();
     let outcome = loop {
         if let RunEvent::Done(done) = run.next().await.unwrap() {
             break done.outcome;

@@ -47,6 +47,7 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 struct Target {
     context: Option<String>,
+    kept: bool,
     seq: u64,
     sent: Option<u64>,
     events: VecDeque<(u64, EventKind, Vec<u8>)>,
@@ -143,6 +144,7 @@ fn hello(state: &State) -> EventKind {
                 context: target.context.clone(),
                 seq: target.seq,
                 done: target.done,
+                kept: target.kept,
             })
             .collect(),
         deadline_ms: None,
@@ -315,6 +317,7 @@ impl State {
                 context,
                 run,
                 quiet,
+                options,
                 ..
             } if self.contexts.contains(&context) => {
                 let code = String::from_utf8(body.to_vec()).unwrap();
@@ -325,6 +328,9 @@ impl State {
                     refused(CallErrorCode::ContextDead)
                 } else {
                     self.start_run(run, &context, &code);
+                    if let Some(target) = self.targets.get_mut(&run) {
+                        target.kept = options.keep;
+                    }
                     if quiet {
                         return;
                     }
@@ -334,6 +340,13 @@ impl State {
             Request::Run { .. } => refused(CallErrorCode::ContextUnknown),
             Request::Exec { exec, argv, .. } => {
                 self.start_exec(exec, &argv);
+                ok
+            }
+            Request::Input { run, .. } if !self.targets.contains_key(&run) => {
+                refused(CallErrorCode::InputNotAwaited)
+            }
+            Request::Input { run, .. } => {
+                self.end(run, End::Run(RunOutcome::Completed));
                 ok
             }
             Request::Interrupt { run } => {
@@ -389,6 +402,7 @@ impl State {
                 target.push(id, rest.as_bytes().to_vec(), Say::Kernel);
                 target.end = completed;
             }
+            "ask" => target.push(id, rest.as_bytes().to_vec(), Say::Kernel),
             "flood" => {
                 target.flood = rest.parse().unwrap();
                 target.end = completed;
@@ -494,6 +508,7 @@ impl Target {
                 duration_us: 10,
                 background_dropped: 0,
                 cpu_us: None,
+                usage: None,
             },
             Say::End(End::Exec(outcome)) => EventKind::ExecDone {
                 target,
