@@ -25,8 +25,8 @@ install-deps: ## Install missing packages, the Rust toolchain and .venv.
 build: install-deps ## Release binary, and the templates that sandboxes start from.
 	@echo "== build: release binary"
 	@scripts/with-rust.sh $(CARGO) build --release --locked -p crownest-cli
-	@echo "== build: templates base and python (about 90 s the first time)"
-	@scripts/as-root.sh $(RELEASE) template build base python
+	@echo "== build: template python-node (about two minutes the first time)"
+	@scripts/as-root.sh $(RELEASE) template build python-node
 	@echo "== built $(RELEASE); next: make demo, or make serve"
 
 demo: build ## Show, against a server of its own, what it does.

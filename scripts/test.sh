@@ -29,7 +29,8 @@ templates() {
     echo "SKIP: templates are built by root; tests that start sandboxes will skip too"
     return 0
   fi
-  "$target/debug/crownest" template build base python
+  # code-interpreter brings base, python and python-node with it.
+  "$target/debug/crownest" template build node code-interpreter
 }
 
 # --show-output: a test that cannot run here says "SKIP: why", and that must be seen.

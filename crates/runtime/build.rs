@@ -140,7 +140,8 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
             if !NOT_KERNELS.contains(&&*name) && !name.starts_with('.') {
                 collect(&path, files);
             }
-        } else if KERNEL_FILES.iter().any(|end| name.ends_with(end)) {
+        } else if KERNEL_FILES.iter().any(|end| name.ends_with(end)) && !name.ends_with("_test.go")
+        {
             files.push(path);
         }
     }

@@ -6,12 +6,14 @@ the environment names: CROWNEST_TEST_PYTHON, _NODE, _JAVA, _GO, _BASH.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import harness
+import node_driver
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KERNELS = REPOSITORY / "kernels"
@@ -66,10 +68,22 @@ def bash() -> Launch:
     return Launch([driver])
 
 
+def node(language: str) -> Launch:
+    if reason := node_driver.missing():
+        raise Missing(reason)
+    path = os.pathsep.join([str(Path(node_driver.interpreters()[-1]).parent), os.environ["PATH"]])
+    argv = [node_driver.interpreters()[-1], str(node_driver.driver()), language]
+    # As init tells every process of a sandbox that has a network.
+    certificates = {"NODE_EXTRA_CA_CERTS": "/etc/ssl/certs/ca-certificates.crt"}
+    return Launch(argv, {"PATH": path, "npm_config_update_notifier": "false", **certificates})
+
+
 # A language's peers add their line here. The function raises Missing where it cannot run.
 LAUNCHES: dict[str, Callable[[], Launch]] = {
     "bash": bash,
+    "javascript": functools.partial(node, "javascript"),
     "python": python,
+    "typescript": functools.partial(node, "typescript"),
 }
 
 

@@ -260,3 +260,21 @@ def test_package_installed_while_the_context_lives(context):
 def test_deeply_nested_source(context, code):
     assert context.run(code).events[-1]["ev"] == "done"
     assert context.run("1").text == "1"
+
+
+def test_a_library_that_was_only_looked_for_is_set_up_when_it_is_imported(context):
+    run = context.run(
+        "import importlib.util, sys, tempfile, os\nd = tempfile.mkdtemp(); sys.path.insert(0, d)\n"
+        "os.mkdir(d + '/altair'); open(d + '/altair/__init__.py', 'w').write('class renderers:\\n"
+        "    enabled = None\\n    @classmethod\\n    def enable(cls, name): cls.enabled = name\\n')\n"
+        "[importlib.util.find_spec('altair') is not None for _ in range(3)]\nimport altair\naltair.renderers.enabled"
+    )
+    assert run.text == "mimetype", run.err
+
+
+def test_a_library_of_another_version_can_be_imported(context):
+    run = context.run(
+        "import sys, tempfile, os\nd = tempfile.mkdtemp(); sys.path.insert(0, d)\n"
+        "os.mkdir(d + '/altair'); open(d + '/altair/__init__.py', 'w').write('V = 1')\nimport altair\naltair.V"
+    )
+    assert run.text == "1" and "altair could not be set up" in run.err

@@ -37,6 +37,8 @@ const CERTIFICATE_VARIABLES: [&str; 6] = [
 ];
 /// Both spellings are in use; curl reads only the lower-case one for plain HTTP.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "http_proxy", "https_proxy"];
+/// Node's own HTTP client asks the ones above only when told to.
+const NODE_PROXY: (&str, &str) = ("NODE_USE_ENV_PROXY", "1");
 const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 const NO_PROXY: &str = "localhost,127.0.0.1,::1";
 
@@ -71,7 +73,11 @@ pub(crate) fn of_network(proxy: Option<u16>) -> Environment {
     let certificates = CERTIFICATE_VARIABLES
         .iter()
         .map(|name| (*name, CERTIFICATES));
-    let pairs: Vec<_> = proxies.chain(exceptions).chain(certificates).collect();
+    let pairs: Vec<_> = proxies
+        .chain(exceptions)
+        .chain(certificates)
+        .chain([NODE_PROXY])
+        .collect();
     from_pairs(&pairs)
 }
 

@@ -16,6 +16,11 @@ const VERSION_CHARS_MAX: usize = 40;
 /// Where Java's tools look for their JDK.
 const JAVA_HOME: &str = "JAVA_HOME";
 
+/// Tells Node that its own HTTP client is to use the proxy. init sets it; before 24 each start of
+/// Node would answer with a warning.
+const NODE_PROXY: &str = "NODE_USE_ENV_PROXY";
+const NODE_PROXY_MAJOR_MIN: u32 = 24;
+
 type Environment = BTreeMap<String, String>;
 
 /// The versions of a new sandbox. What the request says has to be there; the configuration speaks
@@ -86,6 +91,13 @@ pub(crate) fn environment(
     if let Some(java) = chosen.get("java") {
         env.entry(JAVA_HOME.to_owned())
             .or_insert_with(|| java.home.clone());
+    }
+    let major = |version: &RuntimeVersion| version.version.split('.').next()?.parse::<u32>().ok();
+    if let Some(node) = chosen.get("node")
+        && major(node).is_some_and(|major| major < NODE_PROXY_MAJOR_MIN)
+    {
+        env.entry(NODE_PROXY.to_owned())
+            .or_insert_with(|| "0".to_owned());
     }
     env.extend(asked.clone());
     env
@@ -183,6 +195,7 @@ mod tests {
             assert_eq!(chosen["node"].version, "20.20.2");
             let told = environment(&template, &chosen, &env(&[]), &asked);
             assert_eq!(told["PATH"], format!("/opt/node/20/bin:{PATH_DEFAULT}"));
+            assert_eq!(told[NODE_PROXY], "0", "it would warn");
             let told = environment(&template, &chosen, &env(&[("PATH", "/bin")]), &asked);
             assert_eq!(told["PATH"], "/opt/node/20/bin:/bin");
             let told = environment(&template, &chosen, &env(&[]), &env(&[("PATH", "/x")]));

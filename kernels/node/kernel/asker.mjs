@@ -90,25 +90,30 @@ export class Asker {
     // On an opening parenthesis or right behind a name it is the name before it that is meant.
     const { base, prefix } = chain(text.slice(Math.max(0, end - CODE_CHARS_MAX), end));
     if (prefix === '' || base === undefined) return { query: 'nothing' };
+    this.#asked.name = prefix;
     return { query: 'value', expression: base === null ? prefix : `(${base}).${prefix}`, isName: base === null };
   }
 
-  #inspection({ detail }, found) {
+  #inspection({ detail, name }, found) {
     if (found.value === undefined) return { found: false, data: {} };
     const { type, signature, source, preview } = found.value;
-    const comment = source === '' ? '' : this.#comment(source);
+    const comment = source === '' ? '' : this.#comment(name);
     const parts = [signature || `${type}: ${preview}`, comment];
     if (detail > 0 && source !== '') parts.push(source);
     return { found: true, data: { 'text/plain': parts.filter((part) => part !== '').join('\n\n') } };
   }
 
-  /** The JSDoc comment before a function or class that a cell has defined. */
-  #comment(source) {
+  /** The JSDoc comment before what a cell has last defined under that name. */
+  #comment(name) {
+    const definition = new RegExp(
+      `/\\*\\*((?:(?!\\*/)[\\s\\S])*)\\*/\\s*(?:(?:export|default|async|abstract|declare|function\\*?|class|const|let|var)\\s+)+` +
+        `${name.replace(/\$/g, '\\$&')}(?![\\w$])`,
+    );
     for (const cell of this.#preparer.cells.newest()) {
-      const at = cell.source.indexOf(source);
-      if (at === -1) continue;
-      const [, comment] = /\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\s*(?:export\s+)?(?:default\s+)?(?:(?:const|let|var)\s+[\w$]+\s*=\s*)?$/.exec(cell.source.slice(0, at)) ?? [];
-      if (comment !== undefined) return comment.split('\n').map((line) => line.replace(/^\s*\*? ?/, '').trimEnd()).join('\n').trim();
+      const [, comment] = definition.exec(cell.source) ?? [];
+      if (comment === undefined) continue;
+      const lines = comment.split('\n').map((line) => line.replace(/^\s*\*? ?/, '').trimEnd());
+      return lines.join('\n').trim();
     }
     return '';
   }

@@ -99,7 +99,7 @@ export function install(sender) {
     const bundle = newBundle();
     const made = table(rows, options?.columns);
     add(bundle, 'text/plain', plainText(rows));
-    add(bundle, 'application/vnd.crownest.table+json', made);
+    if (made !== null) add(bundle, 'application/vnd.crownest.table+json', made);
     return publish(bundle, options);
   });
   method('update', (id, value, options) => show(value, { ...options, id, update: true }));

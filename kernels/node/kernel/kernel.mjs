@@ -11,6 +11,7 @@ import { bundleOf, fields } from './bundle.mjs';
 import { Display } from './display.mjs';
 import { frame, jsonString } from './encode.mjs';
 import { compileFailure, failure, failureOf } from './failures.mjs';
+import { tellChildren } from './network.mjs';
 import { answerTo } from './questions.mjs';
 import { ENDING, HELPER, IDLE, PHASE, RUNNING, word } from './shared.mjs';
 import { remember } from './stacks.mjs';
@@ -262,6 +263,7 @@ function start({ cwd: directory, env }) {
   const path = process.env.PATH ?? '';
   // `npm` and `node` in a cell are those of this interpreter.
   if (!`:${path}:`.includes(`:${programs}:`)) process.env.PATH = path === '' ? programs : `${programs}:${path}`;
+  tellChildren();
   try {
     chdir(directory ?? '/');
   } catch (error) {

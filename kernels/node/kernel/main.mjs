@@ -7,6 +7,7 @@ import { EventEmitter } from 'node:events';
 import * as i from './intrinsics.mjs';
 import * as display from './display.mjs';
 import * as modules from './modules.mjs';
+import * as network from './network.mjs';
 import * as scope from './scope.mjs';
 import * as stacks from './stacks.mjs';
 import * as streams from './streams.mjs';
@@ -37,6 +38,7 @@ export function serve({ fd, words, worker, port, answers }) {
   modules.install();
   scope.install(activeRun);
   timers.install(activeRun);
+  network.install();
   display.install((event, text, bundle) => kernel.emit(event, text, bundle));
   installPrompt(kernel);
   ignoreSigint();
@@ -91,6 +93,8 @@ function installPrompt(kernel) {
  * of its own, so that a cell that removes listeners does not bring the default back.
  */
 function ignoreSigint() {
+  const { noDeprecation } = process;
+  process.noDeprecation = true;
   try {
     const { Signal } = process.binding('signal_wrap');
     const signal = new Signal();
@@ -99,6 +103,8 @@ function ignoreSigint() {
     if (signal.start(SIGINT) === 0) return;
   } catch {
     // Another Node than those that are tested.
+  } finally {
+    process.noDeprecation = noDeprecation;
   }
   process.on('SIGINT', () => {});
 }

@@ -10,6 +10,8 @@ import nodeModule, { createRequire, isBuiltin } from 'node:module';
 import { pathToFileURL } from 'node:url';
 import vm from 'node:vm';
 import * as i from './intrinsics.mjs';
+import { prepare } from './network.mjs';
+import { IMPORTER } from './shared.mjs';
 
 const { cwd } = process;
 const { Script } = vm;
@@ -37,7 +39,7 @@ function placeAt(directory) {
 /** `import()` as code in that directory does it. */
 function importer(at) {
   at.importer ??= runInThisContext(
-    new Script('(specifier, options) => import(specifier, options)', {
+    new Script(`(function ${IMPORTER}(specifier, options) { return import(specifier, options); })`, {
       filename: at.filename,
       importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
     }),
@@ -52,6 +54,7 @@ function importer(at) {
 export async function load(specifier, options, names) {
   const isJson = options === undefined && typeof specifier === 'string' && i.endsWith(specifier, '.json');
   const given = isJson && !isBuiltin(specifier) ? { with: { type: 'json' } } : options;
+  if (mayUseNetwork(specifier)) prepare(false);
   const found = await importer(here())(specifier, given);
   if (names !== undefined) {
     for (let index = 0; index < names.length; index++) {
@@ -71,9 +74,14 @@ export function warmUp() {
   process.emitWarning = emitWarning;
 }
 
+function mayUseNetwork(id) {
+  return typeof id === 'string' && (!isBuiltin(id) || i.stringIndexOf(id, 'http') !== -1);
+}
+
 /** `require`, with the properties that a module's own has. */
 function makeRequire(main) {
   const require = function require(id) {
+    if (mayUseNetwork(id)) prepare(false);
     return here().require(id);
   };
   require.resolve = (id, options) => here().require.resolve(id, options);

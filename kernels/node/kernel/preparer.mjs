@@ -13,6 +13,15 @@ import { withShellLines } from './shell.mjs';
 const CELLS_KEPT_MAX = 512;
 const CELL_CHARS_KEPT_MAX = 4 * 1024 * 1024;
 
+/** How long the first cell may take to come before TypeScript is loaded for one that may not. */
+const LOAD_AFTER_MS = 50;
+const SAMPLES = [
+  "import a, { b as c } from 'x'; const d = 1; let { e } = d;",
+  'for (const k of l) await m(`n${k}`); var i = async (j) => ({ ...j, q: [...r] });',
+  "class F extends G { h() { return this.s } }\nfunction o(p = 1) { if (p) throw new Error('t'); else y = /z/g }",
+  "try { u() } catch { v ??= w?.x } finally { d2++ }\nconsole.log('1' + 1)",
+];
+
 const TYPESCRIPT = {
   lang: 'ts',
   sourceType: 'module',
@@ -60,22 +69,28 @@ export class Preparer {
   #oxc = null;
   #loading = null;
 
-  /** Parses what first cells are made of, so that they find the parser compiled. */
-  warmUp() {
+  /**
+   * Prepares what first cells are made of, so that they find the parser compiled; the rest of it
+   * after `ready`, a piece at a time.
+   */
+  warmUp(samples) {
     const declarations = new Declarations();
-    const samples = [
-      "import a, { b as c } from 'x'; const d = 1; let { e } = d; class F extends G { h() {} }",
-      'var i = async (j) => { for (const k of l) await m(`n${k}`); }; function o() { return { ...p, q: [r] }; }',
-      "if (s) { try { await t(u); } catch { v ??= w?.x; } } else y = /z/g;\nconsole.log('1' + 1)",
-      'd = 2',
-    ];
-    samples.forEach((source, count) => rewrite(source, { declarations, count, serial: 0, lenient: false }));
+    const warm = (source) => rewrite(source, { declarations, count: 0, serial: 0, lenient: false });
+    if (samples === undefined) {
+      warm('1 + 1');
+      return;
+    }
+    const [source, ...rest] = samples;
+    warm(source);
+    if (rest.length > 0) setImmediate(() => this.warmUp(rest));
   }
 
-  /** Loads the TypeScript compiler, at once or as soon as there is nothing else to do. */
-  loadTypeScript(now) {
-    if (now) this.#load().catch(() => {});
-    else setTimeout(() => this.#load().catch(() => {}), LOAD_AFTER_MS).unref();
+  /** What can wait until `ready` is said. A context for TypeScript loads its compiler first. */
+  warmUpLater(isForTypeScript) {
+    const load = () => this.#load().catch(() => {});
+    if (isForTypeScript) load();
+    else setTimeout(load, LOAD_AFTER_MS).unref();
+    setImmediate(() => this.warmUp(SAMPLES));
   }
 
   #load() {
@@ -191,16 +206,17 @@ export class Preparer {
   }
 }
 
-/** After `ready`, in which time the first cell usually comes. */
-const LOAD_AFTER_MS = 50;
-
 /** What oxc has against a cell. */
 class CompileError extends Error {
   constructor({ message, labels, helpMessage }, source) {
     super(message);
-    const start = labels[0]?.start;
-    const before = start === undefined ? null : source.slice(0, start);
-    const at = before === null ? null : { line: before.split('\n').length, column: start - before.lastIndexOf('\n') - 1, cell: true };
+    const at = labels.length === 0 ? null : { ...position(source, labels[0].start), cell: true };
     this.failure = { name: 'SyntaxError', message: helpMessage === null ? message : `${message}. ${helpMessage}`, at };
   }
+}
+
+/** Line (from 1) and column (from 0) of an offset in UTF-8. */
+function position(source, offset) {
+  const before = Buffer.from(source).toString('utf8', 0, offset);
+  return { line: before.split('\n').length, column: before.length - before.lastIndexOf('\n') - 1 };
 }

@@ -188,7 +188,7 @@ const handlers = {
   /** The main thread is ready; so is this one, or it would not hear it. */
   ready: () => {
     send({ ev: 'ready', language: 'javascript', version: process.versions.node });
-    preparer.loadTypeScript(defaultLanguage === 'typescript');
+    preparer.warmUpLater(defaultLanguage === 'typescript');
   },
 };
 

@@ -32,7 +32,9 @@ export function rewrite(source, { declarations, count, serial, lenient }) {
   }
   const prologue = own.prologue();
   if (prologue !== '') edits.insertFirst(...afterDirectives(text, tree.body, prologue));
-  return { ...edits.apply(), changes: own.changes };
+  const { code, shifts } = edits.apply();
+  // What V8 makes the value of a loop or a block is not that of a last expression.
+  return { code: `${code}\n;void 0`, shifts, changes: own.changes };
 }
 
 /** Where `prologue` can stand, and how. */

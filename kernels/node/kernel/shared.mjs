@@ -46,3 +46,5 @@ export function scriptName(count, language) {
 
 /** The global through which rewritten cells reach the driver. */
 export const HELPER = '__crownest';
+/** The function that imports for cells: it has to lie in their directory, and is not theirs. */
+export const IMPORTER = '__crownest_import';

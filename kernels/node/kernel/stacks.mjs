@@ -5,6 +5,7 @@
 
 import * as i from './intrinsics.mjs';
 import { original } from './positions.mjs';
+import { IMPORTER } from './shared.mjs';
 
 /** Cells whose positions are kept. */
 const CELLS_KEPT_MAX = 512;
@@ -46,7 +47,7 @@ export function install() {
     }
     for (let index = 0; index < sites.length; index++) {
       const frame = callSiteToString(sites[index]);
-      if (i.stringIndexOf(frame, OURS) !== -1) continue;
+      if (i.stringIndexOf(frame, OURS) !== -1 || i.stringIndexOf(frame, IMPORTER) !== -1) continue;
       if (i.stringIndexOf(frame, 'Session.post (node:inspector') !== -1) break;
       text += `\n    at ${located(frame)}`;
     }

@@ -5,6 +5,7 @@
 
 import { stripVTControlCharacters } from 'node:util';
 import { original } from './positions.mjs';
+import { IMPORTER } from './shared.mjs';
 
 const NAME_CHARS_MAX = 200;
 const MESSAGE_CHARS_MAX = 256 * 1024;
@@ -67,7 +68,7 @@ function lineIn(name, stack) {
 /** Frames of the driver and of what Node does inside are nobody's business. */
 function isOfTheUser(line) {
   if (!IS_FRAME.test(line)) return true;
-  return !line.includes(OURS) && !/\(?node:(?:internal\/|inspector:)/.test(line);
+  return !line.includes(OURS) && !line.includes(IMPORTER) && !/\(?node:(?:internal\/|inspector:)/.test(line);
 }
 
 function plain(text) {

@@ -57,8 +57,12 @@ class _Loader(importlib.abc.Loader):
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         callback = _callbacks.pop(self._name, None)
-        if callback is not None:
-            callback(module)
+        try:
+            if callback is not None:
+                callback(module)
+        except Exception as error:
+            # Another version of the library: it works, and is shown as it shows itself.
+            sys.stderr.write("%s could not be set up for this context: %s\n" % (self._name, error))
 
     def __getattr__(self, name):
         return getattr(self._loader, name)

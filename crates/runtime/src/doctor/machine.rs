@@ -18,8 +18,8 @@ const RESERVED_MB: u64 = 1024;
 /// Pids and descriptors of one sandbox: init and interpreters; sockets, pipes, pidfds.
 const PIDS_EACH: u64 = 8;
 const DESCRIPTORS_EACH: u64 = 16;
-/// Both templates, and room to build a newer version beside them.
-const DISK_MB_WANTED: u64 = 5000;
+/// All templates, and room to build a newer version beside them.
+const DISK_MB_WANTED: u64 = 12_000;
 
 /// Capabilities that the spawner uses: number, name.
 const NEEDED: [(u32, &str); 10] = [
@@ -276,7 +276,7 @@ pub(super) fn disk(templates_dir: &Path) -> Check {
             if free_mb >= DISK_MB_WANTED {
                 return Check::ok(name, found);
             }
-            let consequence = format!("building both templates asks for {DISK_MB_WANTED} MB");
+            let consequence = format!("building the templates asks for {DISK_MB_WANTED} MB");
             Check::warn(
                 name,
                 found,
@@ -316,7 +316,7 @@ pub(super) fn templates(templates_dir: &Path) -> Vec<Check> {
     let current: Vec<_> = built.iter().filter(|built| built.current).collect();
     if current.is_empty() {
         let found = format!("none in {}", templates_dir.display());
-        let remedy = "run: crownest template build base python";
+        let remedy = "run: crownest template build python-node";
         return vec![Check::fail(
             name,
             found,

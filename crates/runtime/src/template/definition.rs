@@ -2,8 +2,8 @@
 //!
 //! Owns: the format, its rules, the definitions inside the binary, the digest. Does no building.
 
-use super::TemplateError;
 use super::tables::{Debian, Go, Java, Node, Python, check_list};
+use super::{TemplateError, go, java, node};
 use crate::kernels;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -141,9 +141,8 @@ impl Definition {
             base.unwrap_or("").as_bytes(),
             &canonical,
         ];
-        // What is built of our own sources. A template without such tables has the digest that it
-        // always had.
-        for (name, bytes) in self.kernel_inputs() {
+        // A template without these tables has the digest that it always had.
+        for (name, bytes) in self.runtime_inputs() {
             parts.extend([name.as_bytes(), bytes]);
         }
         for part in parts {
@@ -154,17 +153,22 @@ impl Definition {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// Sources of drivers that a build of this definition turns into something in the root.
-    fn kernel_inputs(&self) -> impl Iterator<Item = (&'static str, &'static [u8])> {
-        let wanted = [
-            (self.java.is_some(), kernels::JAVA),
-            (self.go.is_some(), kernels::GO),
+    /// What the runtimes of this definition depend on beside it: how they are installed, and the
+    /// sources of drivers that a build turns into something in the root.
+    fn runtime_inputs(&self) -> Vec<(&'static str, &'static [u8])> {
+        let tables = [
+            (self.node.is_some(), "node", node::BUILDER_VERSION),
+            (self.java.is_some(), kernels::JAVA, java::BUILDER_VERSION),
+            (self.go.is_some(), kernels::GO, go::BUILDER_VERSION),
         ];
-        kernels::FILES.iter().copied().filter(move |(name, _)| {
-            wanted
-                .iter()
-                .any(|(wanted, kernel)| *wanted && kernels::is_of(name, kernel))
-        })
+        let mut inputs = Vec::new();
+        for (_, kernel, builder) in tables.into_iter().filter(|(there, ..)| *there) {
+            inputs.push((kernel, builder.as_bytes()));
+            // Node runs its driver as it is.
+            let built = |name: &str| kernel != "node" && kernels::is_of(name, kernel);
+            inputs.extend(kernels::FILES.iter().filter(|(name, _)| built(name)));
+        }
+        inputs
     }
 
     fn check(&self) -> Result<(), String> {

@@ -13,6 +13,8 @@ use super::tables::{Go, minor};
 use super::tool::{As, Workbench};
 use crate::kernels;
 
+/// Raised when this file makes something else out of the same definition.
+pub(super) const BUILDER_VERSION: &str = "1";
 /// Variables: ARCHITECTURE. Arguments: versions.
 const INSTALL: &str = r#"set -eu
 go=/tmp/bootstrap/go/bin/go

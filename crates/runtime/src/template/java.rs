@@ -9,14 +9,31 @@ use super::tool::{As, Workbench};
 use super::{reading, writing};
 use crate::kernels;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+/// Raised when this file makes something else out of the same definition.
+pub(super) const BUILDER_VERSION: &str = "1";
 /// Where programs in a sandbox find the egress proxy; init opens it there.
 const PROXY_PORT: u16 = 3128;
 /// The certificates of whoever runs the sandbox, as a JDK reads them.
 const TRUST_STORE: &str = "/opt/crownest/certificates.jks";
 /// Where Maven's settings for the whole machine are.
 const MAVEN_SETTINGS: &str = "etc/maven/settings.xml";
+
+/// Name of the launcher itself, beside the script that takes its place.
+const LAUNCHER_REAL: &str = "java.real";
+
+/// What a JVM takes for the machine's memory it asks the kernel for, by a call that knows nothing of
+/// control groups, and no group is visible in a sandbox: it would plan a heap for the whole machine
+/// and be killed at the sandbox's limit. /proc/meminfo shows that limit. Options of the command
+/// come after this one and win. `jdk` is absolute: links lead here from several places.
+fn launcher(jdk: &str) -> String {
+    format!(
+        "#!/bin/sh\nread -r _ kib _ < /proc/meminfo\n\
+         exec {jdk}/bin/{LAUNCHER_REAL} \"-XX:MaxRAM=${{kib}}k\" \"$@\"\n"
+    )
+}
 
 /// Arguments: directory of the JDK.
 const CHECK: &str = r#"set -eu
@@ -81,6 +98,7 @@ fn configure(rootfs: &Path, release: &str) -> Result<(), TemplateError> {
     if !rootfs.join(&jdk).join("bin").is_dir() {
         return Err(TemplateError::Check(format!("/{jdk} is not there")));
     }
+    limit_memory(rootfs, &jdk)?;
     fs::create_dir_all(rootfs.join("opt/java")).map_err(writing(rootfs))?;
     link(
         &format!("/{jdk}"),
@@ -102,6 +120,17 @@ fn configure(rootfs: &Path, release: &str) -> Result<(), TemplateError> {
         fs::write(&network, text).map_err(writing(&network))?;
     }
     Ok(())
+}
+
+fn limit_memory(rootfs: &Path, jdk: &str) -> Result<(), TemplateError> {
+    let programs = rootfs.join(jdk).join("bin");
+    let (script, real) = (programs.join("java"), programs.join(LAUNCHER_REAL));
+    if real.exists() {
+        return Ok(());
+    }
+    fs::rename(&script, &real).map_err(writing(&real))?;
+    fs::write(&script, launcher(&format!("/{jdk}"))).map_err(writing(&script))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).map_err(writing(&script))
 }
 
 /// Maven asks neither the environment nor the JDK.
@@ -180,11 +209,18 @@ mod tests {
         }
         let network = root.join("etc/java-17-openjdk/net.properties");
         fs::write(&network, "java.net.useSystemProxies=false\n").unwrap();
+        let programs = root.join("usr/lib/jvm/java-17-openjdk-amd64/bin");
+        fs::write(programs.join("java"), "the launcher").unwrap();
         configure(root, "17").unwrap();
         configure(root, "17").unwrap();
         let text = fs::read_to_string(&network).unwrap();
         assert_eq!(text.matches("https.proxyPort=3128").count(), 1);
         let store = root.join("usr/lib/jvm/java-17-openjdk-amd64/lib/security/cacerts");
         assert_eq!(fs::read_link(store).unwrap(), Path::new(TRUST_STORE));
+        let read = |name: &str| fs::read_to_string(programs.join(name)).unwrap();
+        assert_eq!(read(LAUNCHER_REAL), "the launcher");
+        let script = "#!/bin/sh\nread -r _ kib _ < /proc/meminfo\n\
+            exec /usr/lib/jvm/java-17-openjdk-amd64/bin/java.real \"-XX:MaxRAM=${kib}k\" \"$@\"\n";
+        assert_eq!(read("java"), script);
     }
 }

@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Raised when this file makes something else out of the same definition.
+pub(super) const BUILDER_VERSION: &str = "1";
 /// What the driver imports, inside the root.
 const DRIVER_MODULES: &str = "opt/node_modules";
 /// Programs for everybody.

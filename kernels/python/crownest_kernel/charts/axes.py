@@ -124,7 +124,7 @@ class Axis:
         return {"values": self.convert(places), "labels": names}
 
     def _located(self, locations):
-        locations = values.flat(locations)[: 4 * TICKS_MAX]
+        locations = values.flat(locations)[:CATEGORIES_MAX]
         labels = self._axis.get_major_formatter().format_ticks(locations)
         return locations.tolist(), list(labels)
 

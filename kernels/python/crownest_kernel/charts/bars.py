@@ -224,22 +224,24 @@ def attach_stubs(panel, things, stubs):
     """`things`: (series, places, whether its errors are vertical); `stubs`: from stub_of(). Where
     everything of a series has a stub at its place, they are its errors. Gives the numbers of the
     stubs that are used up."""
-    used = set()
+    used, by_place = set(), {True: {}, False: {}}
+    for index, (first, second) in enumerate(stubs):
+        for vertical, direction in ((True, 0), (False, 1)):
+            if first[direction] == second[direction]:
+                by_place[vertical].setdefault(_key(first[direction]), []).append(index)
     for made, places, vertical in things:
-        waiting = {}
-        for index, (first, second) in reversed(list(enumerate(stubs))):
-            place = first[0] if vertical else first[1]
-            if index not in used and place == (second[0] if vertical else second[1]):
-                waiting.setdefault(_key(place), []).append(index)
-        chosen = []
+        if not 0 < len(places) <= len(stubs):
+            continue
+        chosen = {}
         for place in places.tolist():
-            if not waiting.get(_key(place)):
+            waiting = by_place[vertical].get(_key(place), ())
+            stub = next((i for i in waiting if i not in used and i not in chosen), None)
+            if stub is None:
                 break
-            chosen.append(waiting[_key(place)].pop())
-        else:
-            if chosen and panel.budget.take(2 * len(chosen)):
-                used.update(chosen)
-                _attach(made, [stubs[index] for index in chosen], 1 if vertical else 0)
+            chosen[stub] = stubs[stub]
+        if len(chosen) == len(places) and panel.budget.take(2 * len(chosen)):
+            used.update(chosen)
+            _attach(made, list(chosen.values()), 1 if vertical else 0)
     return used
 
 

@@ -20,9 +20,9 @@ def document(library, title, charts, budget):
         return None
     made = {"version": VERSION, "library": library, "title": text(title), "charts": charts}
     made["type"] = charts[0]["type"] if len(charts) == 1 else "multiple"
-    while len(encode(made)) > DOCUMENT_BYTES_MAX:
-        if not _drop_largest(charts, budget):
-            return None
+    excess = len(encode(made)) - DOCUMENT_BYTES_MAX
+    if excess > 0 and not _drop_largest(charts, budget, excess):
+        return None
     if budget.omitted:
         made["omitted"] = budget.omitted
     if budget.unknown:
@@ -30,19 +30,25 @@ def document(library, title, charts, budget):
     return made
 
 
-def _drop_largest(charts, budget):
-    """Budgets count numbers and names; long names in great number may still be too much."""
+def _drop_largest(charts, budget, excess):
+    """Drops the largest series until so many bytes are gone. Budgets count numbers and names; long
+    names in great number may still be too much."""
     sized = [
         (len(encode(one)), where, index)
         for where, found in enumerate(charts)
         for index, one in enumerate(found["series"])
     ]
-    if not sized:
-        return False
-    _, where, index = max(sized)
-    del charts[where]["series"][index]
-    budget.leave_out("series")
-    return True
+    dropped = set()
+    for size, where, index in sorted(sized, reverse=True):
+        if excess <= 0:
+            break
+        excess -= size
+        dropped.add((where, index))
+    for where, found in enumerate(charts):
+        kept = [o for i, o in enumerate(found["series"]) if (where, i) not in dropped]
+        found["series"] = kept
+    budget.leave_out("series", len(dropped))
+    return excess <= 0
 
 
 def chart(title, series, axes, **more):

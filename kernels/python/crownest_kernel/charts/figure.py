@@ -139,7 +139,7 @@ class _Plot:
     def _containers(self):
         """Which artists belong together: {id: (first artist, the whole, its reader)}, or None for
         those that are told by another."""
-        taken = {}
+        taken, told = {}, self._errors_of_bars()
         for group in self.ax.containers:
             readers = (
                 (container.BarContainer, bars.read_bars),
@@ -157,7 +157,7 @@ class _Plot:
                 taken.setdefault(id(member), None)
             # Bars of an errorbar() that belongs to bars are told with them.
             first = next((a for a in members if taken[id(a)] is None), None)
-            if first is not None and not self._is_told(group):
+            if first is not None and id(group) not in told:
                 for member in members:
                     taken[id(member)] = (first, group, reader)
         self._take_records(taken)
@@ -171,8 +171,9 @@ class _Plot:
             if artist.get_visible() and not issubclass(type(artist), mtext.Text):
                 self._add(artist, reader, [])
 
-    def _is_told(self, group):
-        return any(getattr(other, "errorbar", None) is group for other in self.ax.containers)
+    def _errors_of_bars(self):
+        """Error bars that are told with their bars, by id."""
+        return {id(getattr(group, "errorbar", None)) for group in self.ax.containers}
 
     def _take_records(self, taken):
         first = {}

@@ -188,6 +188,9 @@ def _unit(view, budget):
         raise Unreadable("data from elsewhere")
     rows = [row for row in rows[:ROWS_MAX] if type(row) is dict]
     groups = _groups(rows, encoding)
+    if len(groups) > SERIES_MAX:
+        budget.leave_out("series", len(groups) - SERIES_MAX)
+        groups = groups[:SERIES_MAX]
     made = []
     for name, members in groups:
         made += MAKERS[kind](kind, encoding, members, budget)
