@@ -105,9 +105,10 @@ class Spawner:
 
     def __init__(self, instance: Path, uid: int):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(ANSWER_SECONDS_MAX)
+        # Waits for a place in the queue; with a timeout it would be refused one at once.
         with as_user(uid):
             self.socket.connect(str(instance / "spawner.sock"))
+        self.socket.settimeout(ANSWER_SECONDS_MAX)
         self.number = 1000
 
     def __enter__(self) -> Spawner:

@@ -236,7 +236,7 @@ impl Host {
             return;
         }
         let other = 1 - index;
-        if exec.pipes[other].rests() {
+        if exec.pipes[other].is_busy() {
             // What it holds was most likely printed before this.
             exec.pipes[other].rouse();
             read_output(exec, other, &mut self.targets, &mut self.buffer);

@@ -109,7 +109,7 @@ impl OutputPipe {
     pub(crate) fn read_paced(&mut self, buffer: &mut [u8], now: Instant) -> Piece {
         let (piece, count) = self.read(buffer, OUTPUT_CHUNK_BYTES_MAX);
         if count == 0 {
-            self.pace.calm();
+            self.pace.empty();
             return piece;
         }
         // A character that was cut takes the place of at most three bytes.
@@ -123,8 +123,13 @@ impl OutputPipe {
         piece
     }
 
+    /// What it holds was most likely printed before what another channel brings now.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.pace.is_busy(Instant::now())
+    }
+
     /// Is something in it left there on purpose?
-    pub(crate) fn rests(&self) -> bool {
+    fn rests(&self) -> bool {
         self.pace.rests_until().is_some()
     }
 

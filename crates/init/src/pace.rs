@@ -17,12 +17,18 @@ const QUICK_US: u64 = 2_000;
 /// never waits.
 const QUICK_READS_MIN: u32 = 4;
 
+/// A pipe was busy so long after its last read: between the end of a rest and its place in the
+/// event loop it may have been written to, and something else after it.
+const BUSY_US: u64 = 20_000;
+
 /// How busy one pipe is.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     last_read: Option<Instant>,
     quick_reads: u32,
     rests_until: Option<Instant>,
+    /// See [`BUSY_US`].
+    busy_until: Option<Instant>,
 }
 
 impl Pace {
@@ -34,6 +40,9 @@ impl Pace {
             .is_some_and(|last| now.duration_since(last) < Duration::from_micros(QUICK_US));
         self.quick_reads = if quick { self.quick_reads + 1 } else { 0 };
         self.last_read = Some(now);
+        if self.quick_reads >= QUICK_READS_MIN {
+            self.busy_until = Some(now + Duration::from_micros(BUSY_US));
+        }
         if !more && self.quick_reads >= QUICK_READS_MIN {
             self.rests_until = Some(now + Duration::from_micros(REST_US));
         }
@@ -51,6 +60,19 @@ impl Pace {
             self.rests_until = None;
         }
         over
+    }
+
+    /// After a read that brought nothing: as [`Pace::calm`], but it was busy a moment ago.
+    pub(crate) fn empty(&mut self) {
+        *self = Self {
+            busy_until: self.busy_until,
+            ..Self::default()
+        };
+    }
+
+    /// May it hold something that is not read on purpose, or was not a moment ago?
+    pub(crate) fn is_busy(&self, now: Instant) -> bool {
+        self.rests_until.is_some() || self.busy_until.is_some_and(|until| now < until)
     }
 
     pub(crate) fn rests_until(&self) -> Option<Instant> {

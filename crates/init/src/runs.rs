@@ -222,7 +222,7 @@ impl Host {
             return;
         }
         let other = 1 - index;
-        if driver.pipes[other].rests() {
+        if driver.pipes[other].is_busy() {
             // What it holds was most likely printed before this.
             driver.pipes[other].rouse();
             read_output(driver, other, &mut self.targets, &mut self.buffer);
@@ -328,9 +328,9 @@ pub(crate) fn frame(
     Ok(Meaning::Nothing)
 }
 
-/// What rests in a pipe was printed before the event that is told next. At most a pipe full.
+/// What a busy pipe holds was printed before the event that is told next. At most a pipe full.
 fn read_resting(driver: &mut Driver, run: u64, targets: &mut Targets, buffer: &mut [u8]) {
-    for pipe in driver.pipes.iter_mut().filter(|pipe| pipe.rests()) {
+    for pipe in driver.pipes.iter_mut().filter(|pipe| pipe.is_busy()) {
         pipe.rouse();
         let mut left = pipe.waiting();
         while left > 0 {

@@ -62,7 +62,7 @@ pub fn body(route: u8, raw: &[u8]) {
         2 => extract::parse_json::<RunCommand>(raw)
             .and_then(|request| CheckedCommand::check(request, Wait::End, &who).map(drop)),
         3 => extract::parse_json::<CreateContext>(raw)
-            .and_then(|request| ContextCreation::check(request).map(drop)),
+            .and_then(|request| ContextCreation::check(&request).map(drop)),
         4 => extract::parse_json::<WriteFile>(raw).and_then(|request| path(&request.path)),
         5 => extract::parse_json::<MakeDirectory>(raw).and_then(|request| path(&request.path)),
         6 => extract::parse_json::<MoveFile>(raw)

@@ -6,7 +6,9 @@ did not say `input: true`) gets what Python says at the end of a file, at once.
 
 import builtins
 import io
+import os
 import select
+import signal
 import sys
 import threading
 
@@ -95,7 +97,7 @@ def _ask(prompt, password):
     kernel.channel.send(event)
     while True:
         if not kernel.channel.has_unread():
-            _select((kernel.channel.fd,), (), ())
+            _wait(kernel.channel.fd)
         kernel.interrupts.hold()
         try:
             frame = kernel.channel.receive_waiting()
@@ -104,6 +106,22 @@ def _ask(prompt, password):
         if frame is not None and frame.get("op") == "input_reply" and frame.get("run") == run:
             value = frame.get("value")
             return value if value is None or type(value) is str else str(value)
+
+
+def _wait(fd):
+    """Until a frame or a signal has come. A signal between the interpreter's last look and the call
+    would not end the call; the byte that it leaves in a pipe does."""
+    told, tell = os.pipe()
+    try:
+        os.set_blocking(tell, False)
+        before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        try:
+            _select((fd, told), (), ())
+        finally:
+            signal.set_wakeup_fd(before)
+    finally:
+        os.close(told)
+        os.close(tell)
 
 
 def _open():

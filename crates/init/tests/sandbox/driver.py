@@ -32,7 +32,11 @@ def read_frame():
 def ask(prompt):
     """A line from whoever may answer; None is the end of the file."""
     say("input", run=names["run"], prompt=prompt, password=False)
-    return read_frame()["value"]
+    while True:
+        frame = read_frame()
+        # An interrupt is announced before its signal comes.
+        if frame["op"] == "input_reply":
+            return frame["value"]
 
 
 def swallow(*_):
