@@ -1,0 +1,3 @@
+module crownest
+
+go 1.24
