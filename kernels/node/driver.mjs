@@ -17,9 +17,11 @@ const control = new MessageChannel();
 const answers = new MessageChannel();
 
 const worker = new Worker(new URL('./kernel/protocol.mjs', import.meta.url), {
-  name: 'protocol',
-  workerData: { fd, language, words, port: control.port2, answers: answers.port2 },
-  transferList: [control.port2, answers.port2],
+    name: 'protocol',
+    // Source texts die young; the default would let them fill tens of megabytes first.
+    resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    workerData: { fd, language, words, port: control.port2, answers: answers.port2 },
+    transferList: [control.port2, answers.port2],
 });
 
 const { serve } = await import('./kernel/main.mjs');

@@ -6,6 +6,7 @@ its directory, `close`. They give an Outcome, None in it where they cannot tell.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -22,10 +23,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "api"))
 
 # How often a file is looked for.
 LOOK_SECONDS = 0.01
-
-
-class Unsupported(Exception):
-    """What this back end cannot do yet."""
 
 
 class DriverBackend:
@@ -84,12 +81,17 @@ class DriverBackend:
         outcome.stdout, outcome.stderr = run.stdout, run.stderr
         outcome.result, outcome.error = run.result, run.error
         outcome.notices = [notice["code"] for notice in run.of("notice")]
-        for event in run.events:
-            if event["ev"] == "display":
-                outcome.displays.append(event)
-            elif event["ev"] == "clear":
-                outcome.displays.append({"clear": True, "wait": event.get("wait", False)})
+        outcome.displays = self._displays()
         return outcome
+
+    def _displays(self) -> list[dict[str, Any]]:
+        found = []
+        for event in self.peer.seen:
+            if event["ev"] == "display":
+                found.append(event)
+            elif event["ev"] == "clear":
+                found.append({"clear": True, "wait": event.get("wait", False)})
+        return found
 
     def _died(self, outcome: Outcome) -> Outcome:
         self.peer.wait_death()
@@ -97,6 +99,7 @@ class DriverBackend:
         outcome.death = {"signal": -code} if code < 0 else {"code": code}
         outcome.stdout = bytes(self.peer.pipes[self.peer.stdout])
         outcome.stderr = bytes(self.peer.pipes[self.peer.stderr])
+        outcome.displays = self._displays()
         return outcome
 
     def ask(self, query: str, fields: dict[str, Any], seconds: float) -> Outcome:
@@ -126,6 +129,8 @@ class ServerBackend:
 
         self.sandbox = Sandbox.create(client, template=template, env=scenario.get("env", {}))
         self.language = language
+        # Of the first run. One context may have cells of several languages, and keeps its id.
+        self.context: str | None = None
         self._renewed = False
 
     def close(self) -> None:
@@ -136,46 +141,72 @@ class ServerBackend:
         self._renewed = True
 
     def run(self, step: dict[str, Any], seconds: float) -> Outcome:
-        from rest import events
-
-        if "input" in step:
-            raise Unsupported("no route answers input yet")
         fields: dict[str, Any] = {"language": step.get("language", self.language)}
+        if self.context is not None:
+            fields["contextId"] = self.context
         if "cwd" in step:
             fields["cwd"] = step["cwd"]
+        if "input" in step:
+            fields["allowInput"] = True
         fields.update(timeoutMs=int(seconds * 1000), richOutputs="inline")
-        interrupt_after = step.get("interrupt_after")
-        printed: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        outcome = Outcome(background=None)
         with self.sandbox.streaming(step["code"], **fields) as response:
-            assert response.status_code == 200, response.read()
-            last: dict[str, Any] = {}
-            for last in events(response.iter_lines()):
-                if last["type"] in printed:
-                    printed[last["type"]].append(last["data"])
-                if interrupt_after and interrupt_after in "".join(printed["stdout"]):
-                    interrupt_after = None
-                    assert self.sandbox.interrupt(self._context()) is True
+            if response.status_code != 200:
+                return self._refused(response, outcome)
+            last = self._follow(step, response, outcome)
         assert last.get("type") == "complete", last
+        self.context = last["data"]["contextId"]
         reset = last["data"].get("contextReset", False)
         assert reset == self._renewed, f"contextReset is {reset}"
         self._renewed = False
-        return self._outcome(step, last["data"], printed)
+        return self._outcome(step, last["data"], outcome)
+
+    def _follow(self, step: dict[str, Any], response: Any, outcome: Outcome) -> dict[str, Any]:
+        """Reads a stream to its end, answers and interrupts on the way; its last event."""
+        from rest import events
+
+        interrupt_after = step.get("interrupt_after", "").encode()
+        replies = iter(step.get("input", []))
+        last: dict[str, Any] = {}
+        for last in events(response.iter_lines()):
+            kind, data = last["type"], last["data"]
+            if kind in ("stdout", "stderr"):
+                setattr(outcome, kind, getattr(outcome, kind) + data.encode())
+            elif kind == "input_request":
+                outcome.prompts.append((data["prompt"], data["password"]))
+                self._post("input", value=next(replies, {}).get("value"))
+            if interrupt_after and interrupt_after in outcome.stdout:
+                interrupt_after = b""
+                assert self.sandbox.interrupt(self._context()) is True
+        return last
+
+    def _refused(self, response: Any, outcome: Outcome) -> Outcome:
+        """What the server does not even give to a context, such as a directory outside."""
+        error = json.loads(response.read())["error"]
+        outcome.status, outcome.server_words = "error", True
+        outcome.error = {**error, "traceback": []}
+        return outcome
+
+    def _post(self, verb: str, **body: Any) -> dict[str, Any]:
+        path = f"{self.sandbox.path}/code/contexts/{self._context()}/{verb}"
+        response = self.sandbox.client.post(path, json=body)
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def _context(self) -> str:
+        """The default context: the only one of this sandbox."""
         path = f"{self.sandbox.path}/code/contexts"
-        contexts = self.sandbox.client.get(path).json()["data"]
-        return next(
-            c["id"] for c in contexts if c["language"] == self.language and c.get("isDefault")
-        )
+        found = self.sandbox.client.get(path).json()["data"]
+        if not found:
+            # A query may come before the first cell.
+            return self.sandbox.run("", language=self.language)["contextId"]
+        assert len(found) == 1, found
+        return found[0]["id"]
 
-    def _outcome(
-        self, step: dict[str, Any], run: dict[str, Any], printed: dict[str, list[str]]
-    ) -> Outcome:
-        outcome = Outcome(server_words=run["outcome"] != "completed", background=None)
-        outcome.stdout = "".join(printed["stdout"]).encode()
-        outcome.stderr = "".join(printed["stderr"]).encode()
+    def _outcome(self, step: dict[str, Any], run: dict[str, Any], outcome: Outcome) -> Outcome:
+        outcome.server_words = run["outcome"] != "completed"
         outcome.error = run.get("error")
-        outcome.notices = None
+        outcome.notices = [notice["code"] for notice in run.get("notices", [])]
         if run["outcome"] == "completed":
             outcome.status = "error" if outcome.error else "ok"
         elif run["outcome"] == "interrupted":
@@ -201,7 +232,18 @@ class ServerBackend:
         return outcome
 
     def ask(self, query: str, fields: dict[str, Any], seconds: float) -> Outcome:
-        raise Unsupported("no route asks a context yet")
+        if query not in ("complete", "inspect", "variables"):
+            # There is a route for each that there is.
+            return Outcome(status="error")
+        if query == "variables":
+            path = f"{self.sandbox.path}/code/contexts/{self._context()}/variables"
+            response = self.sandbox.client.get(path, params=fields)
+            assert response.status_code == 200, response.text
+            answer = response.json()
+        else:
+            answer = self._post(query, **fields)
+        status = {"answered": "ok", "no_answer": "error"}[answer.pop("outcome")]
+        return Outcome(status=status, answer=answer if status == "ok" else None)
 
     def make_file(self, name: str) -> None:
         self.sandbox.signal(name)

@@ -1,10 +1,12 @@
-"""Every conformance test runs twice: in a fresh interpreter, and in one forked from a zygote into
-a sandbox's namespaces (needs root; skipped aloud without it)."""
+"""Every test of Python runs twice: in a fresh interpreter, and in one forked from a zygote into
+a sandbox's namespaces (needs root; skipped aloud without it). Every test of JavaScript and
+TypeScript runs with each Node there is."""
 
 import os
 
 import pytest
 
+import node_driver
 from harness import Driver, Sandbox, Zygote
 
 
@@ -37,5 +39,21 @@ def context(request, tmp_path_factory):
         sandbox = request.getfixturevalue("sandbox")
         peer = request.getfixturevalue("zygote").fork(sandbox.pidfd)
         peer.start("/workspace", {"HOME": "/workspace"})
+    yield peer
+    peer.close()
+
+
+@pytest.fixture(params=node_driver.interpreters() or [None], ids=node_driver.version_of)
+def node(request):
+    if reason := node_driver.missing():
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture
+def js(node, tmp_path):
+    """A context of JavaScript in an empty directory."""
+    peer = node_driver.NodeDriver(node, cwd=tmp_path)
+    peer.start(tmp_path, {"HOME": str(tmp_path)})
     yield peer
     peer.close()

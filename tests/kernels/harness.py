@@ -112,6 +112,7 @@ class Peer:
         self.stdout, self.stderr = stdout, stderr
         self.pidfd = pidfd
         self.run_number = 0
+        self.seen = []
         self.background = {}
         self._unread = b""
         for fd in self.pipes:
@@ -181,7 +182,8 @@ class Peer:
 
     def finish(self, began=None, reply=None, timeout=ANSWER_TIMEOUT_S):
         """Everything up to `done`. `reply`: called with an `input` event, gives the value."""
-        events = []
+        # Kept where a driver that dies in between leaves them.
+        events = self.seen = []
         end = time.monotonic() + timeout
         while not events or events[-1]["ev"] != "done":
             event = self.event(max(0.0, end - time.monotonic()))

@@ -6,12 +6,16 @@ the environment names: CROWNEST_TEST_PYTHON, _NODE, _JAVA, _GO, _BASH.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import go_driver
 import harness
 import node_driver
 
@@ -56,6 +60,16 @@ def python() -> Launch:
     return Launch([harness.PYTHON, str(harness.KERNEL / "driver.py")], {**own, "PYTHONPATH": path})
 
 
+def node(language: str) -> Launch:
+    if reason := node_driver.missing():
+        raise Missing(reason)
+    path = os.pathsep.join([str(Path(node_driver.interpreters()[-1]).parent), os.environ["PATH"]])
+    argv = node_driver.argv(node_driver.interpreters()[-1], language)
+    # As init tells every process of a sandbox that has a network.
+    certificates = {"NODE_EXTRA_CA_CERTS": "/etc/ssl/certs/ca-certificates.crt"}
+    return Launch(argv, {"PATH": path, "npm_config_update_notifier": "false", **certificates})
+
+
 def bash() -> Launch:
     driver = os.environ.get("CROWNEST_TEST_BASH")
     if driver is None:
@@ -68,20 +82,47 @@ def bash() -> Launch:
     return Launch([driver])
 
 
-def node(language: str) -> Launch:
-    if reason := node_driver.missing():
-        raise Missing(reason)
-    path = os.pathsep.join([str(Path(node_driver.interpreters()[-1]).parent), os.environ["PATH"]])
-    argv = [node_driver.interpreters()[-1], str(node_driver.driver()), language]
-    # As init tells every process of a sandbox that has a network.
-    certificates = {"NODE_EXTRA_CA_CERTS": "/etc/ssl/certs/ca-certificates.crt"}
-    return Launch(argv, {"PATH": path, "npm_config_update_notifier": "false", **certificates})
+def java() -> Launch:
+    """CROWNEST_TEST_JAVA: `version:java-home:kernel-home`, with what kernels/java/build.sh made.
+
+    The one of a template is told where it is from outside. Its archive of classes holds for the
+    paths inside, so it starts more slowly here.
+    """
+    driver = str(KERNELS / "java" / "driver.sh")
+    if chosen := os.environ.get("CROWNEST_TEST_JAVA"):
+        return Launch(["/bin/sh", driver, *chosen.split(":")])
+    home, kernel = (tool("CROWNEST_TEST_JAVA", f"opt/{name}/17") for name in ("java", "crownest-java"))
+    return Launch(["/bin/sh", driver, "17", home, _from_outside(kernel)])
+
+
+@functools.cache
+def _from_outside(kernel: str) -> str:
+    """A directory with everything of a template's kernel, and options that name this directory."""
+    built = Path(kernel)
+    place = Path(tempfile.mkdtemp(prefix="crownest-java-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    place.chmod(0o755)
+    for entry in built.iterdir():
+        if entry.name != "options":
+            (place / entry.name).symlink_to(entry)
+    options = (built / "options").read_text()
+    (place / "options").write_text(options.replace(f"/opt/crownest-java/{built.name}", str(place)))
+    return str(place)
+
+
+def go() -> Launch:
+    """The newest toolchain; tests/kernels/test_go_*.py take each that is there."""
+    if not go_driver.TOOLCHAINS:
+        raise Missing(go_driver.MISSING)
+    return Launch(go_driver.argv(go_driver.TOOLCHAINS[-1]))
 
 
 # A language's peers add their line here. The function raises Missing where it cannot run.
 LAUNCHES: dict[str, Callable[[], Launch]] = {
     "bash": bash,
+    "go": go,
     "javascript": functools.partial(node, "javascript"),
+    "java": java,
     "python": python,
     "typescript": functools.partial(node, "typescript"),
 }

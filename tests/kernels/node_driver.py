@@ -11,6 +11,7 @@ import atexit
 import functools
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +28,14 @@ def interpreters() -> list[str]:
         return chosen.split(":")
     installed = sorted(ROOT.glob("opt/node/*/bin/node"), key=lambda path: int(path.parts[-3]))
     return [str(path) for path in installed]
+
+
+def version_of(node: str | None) -> str:
+    """The name of a test's parameter."""
+    if node is None:
+        return "none"
+    asked = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
+    return asked.stdout.strip()
 
 
 def modules() -> Path | None:
@@ -49,6 +58,11 @@ def driver() -> Path:
     return root / "crownest" / "node" / "driver.mjs"
 
 
+def argv(node: str, language: str | None = None) -> list[str]:
+    """As kernels/node/README.md says."""
+    return [node, "--no-force-async-hooks-checks", str(driver()), *([language] if language else [])]
+
+
 def missing() -> str | None:
     """Why nothing can run here, said aloud."""
     reason = None
@@ -64,7 +78,9 @@ def missing() -> str | None:
 class NodeDriver(harness.Driver):
     """A context of JavaScript, or with `language="typescript"` of that."""
 
-    def __init__(self, node: str | None = None, env=None, cwd=None, language: str | None = None):
-        self.node = node or interpreters()[-1]
-        argv = [self.node, str(driver()), *([language] if language else [])]
-        super().__init__(argv=argv, env=env, cwd=cwd)
+    def __init__(self, node: str, env=None, cwd=None, language: str | None = None):
+        super().__init__(argv=argv(node, language), env=env, cwd=cwd)
+
+    def ts(self, code, **fields):
+        """Runs a cell of TypeScript."""
+        return self.run(code, language="typescript", **fields)

@@ -12,7 +12,7 @@ import pytest
 
 import launch
 import session
-from backends import DriverBackend, ServerBackend, Unsupported
+from backends import DriverBackend, ServerBackend
 from harness import Died
 from server import TEMPLATES
 
@@ -48,8 +48,6 @@ def play(scenario: dict[str, Any], backend: Any) -> None:
     pending = scenario.get("waits_for")
     try:
         session.play(scenario, backend)
-    except Unsupported as reason:
-        skip(str(reason))
     except (AssertionError, TimeoutError, Died) as failure:
         if not pending:
             raise
@@ -81,18 +79,9 @@ def template_for(language: str) -> str | None:
     for slug in ("code-interpreter", "python"):
         definition = launch.REPOSITORY / "templates" / slug / "template.toml"
         if definition.exists() and (TEMPLATES / slug / "current" / "rootfs").is_dir():
-            if language in served(tomllib.loads(definition.read_text())):
+            if language in tomllib.loads(definition.read_text())["languages"]:
                 return slug
     return None
-
-
-def served(definition: dict[str, Any]) -> set[str]:
-    """What the server itself says it can run: the languages of the template that it knows."""
-    return set(definition.get("languages", ())) & set(SERVED)
-
-
-# Languages that contexts can be made of; it grows with the server.
-SERVED = ("python",)
 
 
 @pytest.mark.parametrize(("language", "name"), PAIRS)

@@ -870,6 +870,33 @@ def test_a_figure_without_data_has_no_chart(context):
         assert run.status == "ok" and all(CHART not in bundle for bundle in bundles(run))
 
 
+def test_one_bad_artist_does_not_hide_the_others(context):
+    made = plotted(
+        context,
+        "class L(plt.Line2D):\n    def get_color(self): return 5 if self.late else 'r'\n    late = False\n"
+        "class V(plt.Line2D):\n    def get_xdata(self, orig=True): return 1 / 0 if self.late else super().get_xdata(orig)\n"
+        "    late = False\nax = plt.gca(); ax.plot([1, 2], [3, 4], label='good'); v = V([1, 2], [3, 4]); ax.add_line(v)\n"
+        "ax.figure.canvas.mpl_connect('draw_event', lambda e: setattr(v, 'late', True))\nplt.imshow([[1, 2]]); plt.text(0, 0, 'x')",
+    )
+    assert made["unknown"] == ["V"]
+    assert parts(only(made), "type", "name") == [("line", "good"), ("heatmap", None)]
+
+
+def test_what_is_hidden_or_removed_is_not_told(context):
+    chart = only(
+        plotted(
+            context,
+            "b = plt.bar(['a', 'b'], [1, 2]); [r.set_visible(False) for r in b]; plt.plot(['a'], [1])[0].set_visible(False)\n"
+            "plt.plot(['a', 'b'], [3, 4]); t = plt.text(0, 1, 'hidden'); t.set_visible(False)",
+        )
+    )
+    assert parts(chart, "type", "y") == [("line", [3, 4])] and "annotations" not in chart
+    made = plotted(
+        context, "n, e, p = plt.hist([1, 2, 2], bins=2); p[0].remove(); plt.plot([1, 2])"
+    )
+    assert len(only(made)["series"]) >= 1
+
+
 HOSTILE = [
     # artists that raise, lie or are endless
     "class L(plt.Line2D):\n    def get_xdata(self, orig=True): raise KeyError\nplt.gca().add_line(L([1, 2], [3, 4]))",

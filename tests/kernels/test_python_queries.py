@@ -166,20 +166,36 @@ def test_hostile_attributes(context, body):
     [
         "(" * 5000,
         "'" * 5001,
-        "a." * 3000,
+        "a." * 100_000,
         "[" * 2000 + "]" * 2000 + ".",
         "f'{x.",
         '"""',
         "\\",
         "x = '\\",
+        # What a careless pattern would try in all ways.
+        "import " + "a,  " * 60 + "!\nx.",
+        "import" + " " * 200_000 + "!\nx.",
+        "\n" * 200_000 + "x",
+        "a" * 200_000 + " ",
+        "'" + "\\'" * 100_000,
+        "['" + "']['" * 50_000,
     ],
+    ids=range(14),
 )
 def test_odd_cells(context, code):
+    began = time.monotonic()
     for query in ("complete", "inspect"):
         answer, status = ask(context, query, code=code, cursor=len(code), detail=0)
         assert status == "ok" and answer is not None
+    assert time.monotonic() - began < SPENT_S_MAX
     for cursor in (-5, 0, 1 << 40):
-        assert ask(context, "complete", code=code, cursor=cursor)[1] == "ok"
+        assert ask(context, "complete", code=code[:1000], cursor=cursor)[1] == "ok"
+
+
+def test_imports_on_several_lines(context):
+    assert complete(context, "from os import (listdir,\n    getc|") == ["getcwd", "getcwdb"]
+    assert "this" in complete(context, "import json, thi|")
+    assert complete(context, "import json as j|") == []
 
 
 # === inspect ===

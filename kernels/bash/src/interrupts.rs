@@ -4,7 +4,7 @@
 //! The shell goes on where it was when a program has handled the signal itself, and where the cell
 //! has a trap for it.
 
-use crate::descendants::{now_ticks, signal_strays, was_starting};
+use crate::descendants::{has_started, is_starting, now_ticks, signal_strays};
 use crate::error::KernelError;
 use crate::kernel::{Active, Kernel};
 use crate::lines;
@@ -16,7 +16,10 @@ use std::time::{Duration, Instant};
 const INTERRUPT_DELAY_MAX: Duration = Duration::from_millis(100);
 const INTERRUPT_LOOK: Duration = Duration::from_millis(10);
 /// A cell that is not over by then has programs that the interrupt has not reached.
-const INTERRUPT_AGAIN: Duration = Duration::from_millis(50);
+const INTERRUPT_AGAIN: Duration = Duration::from_millis(25);
+/// How often it is sent again while the shell starts one program after the other, each of which
+/// may swallow it. A trap of the cell may see these.
+const INTERRUPTS_MORE_MAX: u32 = 20;
 /// A shell that still runs the cell by then is killed; init would kill the whole context half a
 /// second later where a timeout is the reason.
 const INTERRUPT_KILL: Duration = Duration::from_millis(1_500);
@@ -30,8 +33,12 @@ pub(crate) struct Interrupt {
     pub(crate) waits_for_begin: bool,
     /// When one that waits for programs is sent at the latest.
     send_until: Option<Instant>,
+    has_met_strays: bool,
     /// When the last one was sent, as start times of processes are counted.
-    sent_ticks: Option<u64>,
+    sent_ticks: u64,
+    /// The shell was seen to start programs after it.
+    meets_starts: bool,
+    sent_again: u32,
     look_at: Option<Instant>,
     kill_at: Option<Instant>,
     pub(crate) has_killed: bool,
@@ -89,15 +96,14 @@ impl Kernel {
         let (Some(Active::Run(run)), Some(shell)) = (&mut self.active, &mut self.shell) else {
             return;
         };
-        let ticks = now_ticks();
         let may_wait = run.interrupt.send_until.is_some_and(|until| now < until);
-        if may_wait && was_starting(shell.pid(), ticks) {
+        if may_wait && is_starting(shell.pid()) {
             run.interrupt.look_at = Some(now + INTERRUPT_LOOK);
             return;
         }
         run.interrupt.send_until = None;
-        run.interrupt.sent_ticks = Some(ticks);
         run.interrupt.look_at = Some(now + INTERRUPT_AGAIN);
+        run.interrupt.sent_ticks = now_ticks();
         shell.signal_group(Signal::INT);
         // It may have been about to read the line that says that the cell is over.
         let again = format!("\n{}", lines::cell_over(run.sequence, &shell.token));
@@ -111,13 +117,20 @@ impl Kernel {
         };
         run.interrupt.look_at = None;
         if run.interrupt.send_until.is_some() {
-            return self.send_interrupt(now);
+            self.send_interrupt(now);
+            return;
         }
-        if let Some(ticks) = run.interrupt.sent_ticks {
+        if !std::mem::replace(&mut run.interrupt.has_met_strays, true) {
             signal_strays(shell.pid(), run.began_ticks, Signal::INT);
-            if was_starting(shell.pid(), ticks) {
-                self.send_interrupt(now);
-            }
+        }
+        run.interrupt.look_at = Some(now + INTERRUPT_AGAIN);
+        // A program that was started while the signal was on its way may have missed it; one that
+        // is started now stands for a loop of them.
+        run.interrupt.meets_starts |=
+            is_starting(shell.pid()) || has_started(shell.pid(), run.interrupt.sent_ticks);
+        if run.interrupt.meets_starts && run.interrupt.sent_again < INTERRUPTS_MORE_MAX {
+            run.interrupt.sent_again += 1;
+            self.send_interrupt(now);
         }
     }
 

@@ -36,6 +36,7 @@ pub(crate) enum Active {
 pub(crate) struct Kernel {
     pub(crate) channel: Channel,
     pub(crate) place: Place,
+    is_place_used: bool,
     pub(crate) descriptors: Descriptors,
     environment: BTreeMap<String, String>,
     directory: Option<String>,
@@ -44,6 +45,8 @@ pub(crate) struct Kernel {
     is_booted: bool,
     is_ready: bool,
     restarts: u32,
+    /// The shell is to be replaced when its run is over.
+    pub(crate) is_crippled: bool,
     pub(crate) state: State,
     pub(crate) active: Option<Active>,
     pub(crate) count: u64,
@@ -80,6 +83,7 @@ impl Kernel {
         Ok(Self {
             channel,
             place,
+            is_place_used: false,
             descriptors,
             environment,
             directory: None,
@@ -88,6 +92,7 @@ impl Kernel {
             is_booted: false,
             is_ready: false,
             restarts: 0,
+            is_crippled: false,
             state: State::default(),
             active: None,
             count: 0,
@@ -278,7 +283,8 @@ impl Kernel {
         if self.shell.is_some() {
             return Ok(());
         }
-        if !self.place.is_intact() {
+        if std::mem::replace(&mut self.is_place_used, true) {
+            // Whatever the last one has left there stands in nobody's way.
             self.place.renew(false).map_err(KernelError::Place)?;
         }
         if self.restarts >= RESTARTS_MAX {
@@ -293,6 +299,7 @@ impl Kernel {
         let (keep, leaving) = (self.place.keep_path(), self.place.leaving_path());
         shell.write(lines::boot(&keep, &leaving).as_bytes());
         self.is_booted = false;
+        self.is_crippled = false;
         self.shell = Some(shell);
         self.questions.forget();
         if self.state.has_begun() {
@@ -315,8 +322,8 @@ impl Kernel {
     /// Ends a shell that does not do what it should; the next one has the state that was written
     /// down last.
     pub(crate) fn replace_shell(&mut self) -> Result<(), KernelError> {
-        if let Some(mut shell) = self.shell.take() {
-            shell.kill();
+        if let Some(shell) = self.shell.take() {
+            drop(shell);
             let _ = self.take_leaving();
         }
         self.ensure_shell()
@@ -354,7 +361,15 @@ impl Kernel {
         }
         self.questions.is_state_fresh = true;
         match self.active.take() {
-            Some(Active::Run(run)) => self.end_by_exit(run, exit, end)?,
+            Some(Active::Run(mut run)) => {
+                run.interrupt.begun |= self.descriptors.take_started();
+                if run.may_be_tried_again() {
+                    self.active = Some(Active::Run(run));
+                    self.ensure_shell()?;
+                    return self.run_again();
+                }
+                self.end_by_exit(run, exit, end)?;
+            }
             Some(Active::Query(asked)) => {
                 self.active = Some(Active::Query(asked));
                 self.end_query(Status::Error, None)?;

@@ -10,6 +10,8 @@ use std::os::fd::RawFd;
 
 /// Begins the names of the variables that this driver needs inside the shell.
 pub(crate) const OWN_PREFIX: &str = "__crownest_";
+/// Words of the syntax that the lines below begin commands with. An alias could stand for them.
+pub(crate) const WRAPPING_WORDS: [&str; 5] = ["{", "}", "[[", "!", "function"];
 /// The function that asks for input.
 pub(crate) const READ_FUNCTION: &str = "read";
 
@@ -203,7 +205,7 @@ pub(crate) fn forget_read() -> String {
 /// Runs `command` with its output in `file`, then says so.
 pub(crate) fn question(sequence: u64, command: &str, file: &str) -> String {
     format!(
-        "{{ {command}; }} >|{} 2>/dev/null || [[ 1 ]]\n\
+        "{command} >|{} 2>/dev/null || [[ 1 ]]\n\
          \\builtin printf '\\1a;{sequence}\\2' >&2\n",
         single(file)
     )
@@ -224,7 +226,7 @@ pub(crate) const KEEP_SCRIPT: &str = r#"\builtin printf 'crownest;%s;%s;%s\0' "$
 \builtin umask -p; \builtin printf '\0'
 \builtin printf '%q ' "$@"; \builtin printf '\0'
 \builtin jobs -p; \builtin printf '\0'
-if [[ ${#FUNCNAME[@]} -gt 2 ]]; then \builtin local -p; fi; \builtin printf '\0end'
+[[ ${#FUNCNAME[@]} -gt 2 ]] && \builtin local -p; \builtin printf '\0end'
 "#;
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ const NAME_BYTES: usize = 6;
 /// One private directory.
 #[derive(Debug)]
 pub(crate) struct Place {
-    path: PathBuf,
+    directory: PathBuf,
     cell: File,
     /// Directories to try, this one's first.
     candidates: Vec<PathBuf>,
@@ -41,11 +41,11 @@ impl Place {
         let mut error = io::Error::from(io::ErrorKind::NotFound);
         for index in 0..candidates.len() {
             match build(&candidates[index]) {
-                Ok((path, cell)) => {
+                Ok((directory, cell)) => {
                     let mut candidates = candidates;
                     candidates.rotate_left(index);
                     return Ok(Self {
-                        path,
+                        directory,
                         cell,
                         candidates,
                     });
@@ -75,29 +75,25 @@ impl Place {
                 .metadata()
                 .is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
         };
-        fs::symlink_metadata(self.path.join("cell")).is_ok_and(same)
-            && self.path.join("keep").exists()
+        fs::symlink_metadata(self.directory.join("cell")).is_ok_and(same)
+            && self.directory.join("keep").exists()
     }
 
     /// A path as text: candidates that are no text were left out.
-    fn text(&self, name: &str) -> String {
-        self.path.join(name).to_string_lossy().into_owned()
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.directory.join(name).to_string_lossy().into_owned()
     }
 
     pub(crate) fn cell_path(&self) -> String {
-        self.text("cell")
+        self.path("cell")
     }
 
     pub(crate) fn keep_path(&self) -> String {
-        self.text("keep")
+        self.path("keep")
     }
 
     pub(crate) fn leaving_path(&self) -> String {
-        self.text("leaving")
-    }
-
-    pub(crate) fn answer_path(&self, sequence: u64) -> String {
-        self.text(&format!("answer.{sequence}"))
+        self.path("leaving")
     }
 
     pub(crate) fn write_cell(&self, text: &str) -> io::Result<()> {
@@ -107,7 +103,7 @@ impl Place {
 
     /// Writes a file that the cell runs, and gives the command that runs it.
     pub(crate) fn write_script(&self, code: &str) -> io::Result<String> {
-        let path = self.text("script");
+        let path = self.path("script");
         fs::write(&path, code)?;
         Ok(format!("\\builtin . {}", single(&path)))
     }
@@ -132,7 +128,7 @@ impl Place {
 
     /// A named pipe, open at both ends so that neither side waits for the other.
     pub(crate) fn pipe(&self, name: &str) -> io::Result<(File, String)> {
-        let path = self.text(name);
+        let path = self.path(name);
         let _ = fs::remove_file(&path);
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
         let file = OpenOptions::new()
@@ -145,7 +141,7 @@ impl Place {
 
     /// An empty file: what a cell with input reads, unless it asks.
     pub(crate) fn empty_stdin(&self) -> io::Result<String> {
-        let path = self.text("stdin");
+        let path = self.path("stdin");
         let _ = fs::remove_file(&path);
         create(Path::new(&path))?;
         Ok(path)
@@ -154,7 +150,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -207,9 +203,9 @@ mod tests {
         let base = std::env::temp_dir();
         let candidates = vec![PathBuf::from("/proc/self"), base.clone()];
         let place = Place::make_in(candidates).unwrap();
-        assert_eq!(place.path.parent(), Some(base.as_path()));
+        assert_eq!(place.directory.parent(), Some(base.as_path()));
         assert!(place.is_intact());
-        let path = place.path.clone();
+        let path = place.directory.clone();
         drop(place);
         assert!(!path.exists());
     }
@@ -217,7 +213,7 @@ mod tests {
     #[test]
     fn a_removed_directory_is_noticed_and_made_again() {
         let mut place = Place::make_in(vec![std::env::temp_dir()]).unwrap();
-        fs::remove_dir_all(&place.path).unwrap();
+        fs::remove_dir_all(&place.directory).unwrap();
         assert!(!place.is_intact());
         place.renew(true).unwrap();
         assert!(place.is_intact());
@@ -243,7 +239,7 @@ mod tests {
     #[test]
     fn an_answer_is_read_once_and_bounded() {
         let place = Place::make_in(vec![std::env::temp_dir()]).unwrap();
-        let path = place.answer_path(3);
+        let path = place.path("answer.3");
         let file = File::create(&path).unwrap();
         file.set_len(ANSWER_BYTES_MAX + 10).unwrap();
         assert_eq!(place.take(&path).unwrap().len() as u64, ANSWER_BYTES_MAX);

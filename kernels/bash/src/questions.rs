@@ -71,7 +71,7 @@ impl Kernel {
             return;
         }
         let sequence = self.next_sequence();
-        let file = self.place.answer_path(sequence);
+        let file = self.answer_path(sequence);
         let text = format!("\n{}", lines::question(sequence, command, &file));
         self.write(text.as_bytes());
         self.questions.open.push_back(Question {
@@ -79,6 +79,12 @@ impl Kernel {
             purpose,
             asked: Instant::now(),
         });
+    }
+
+    /// Nobody can be there before the shell: the name has the token of the shell.
+    fn answer_path(&self, sequence: u64) -> String {
+        let token = self.shell.as_ref().map_or("", |shell| &shell.token);
+        self.place.path(&format!("answer.{sequence}.{token}"))
     }
 
     pub(crate) fn ask_for_state(&mut self) {
@@ -112,7 +118,7 @@ impl Kernel {
         else {
             return Ok(());
         };
-        let answer = self.place.take(&self.place.answer_path(sequence));
+        let answer = self.place.take(&self.answer_path(sequence));
         let answer = answer.unwrap_or_default();
         match question.purpose {
             Purpose::Help => self.take_help(&answer),
@@ -128,6 +134,9 @@ impl Kernel {
                         let (exit, error) = (snapshot.has_trap_on_exit, snapshot.has_trap_on_error);
                         self.state.adopt(snapshot);
                         self.set_missing_traps(exit, error);
+                        for name in self.state.harmful_aliases() {
+                            self.write(format!("\\builtin unalias {}\n", single(name)).as_bytes());
+                        }
                         self.questions.is_state_fresh = true;
                     }
                     // Too long, or no room for it: the last one that was kept stays.
@@ -135,6 +144,8 @@ impl Kernel {
                         self.questions.state_bytes = usize::MAX;
                         self.questions.state_took = STATE_PAUSE_MAX;
                     }
+                    // A cell that it has been given since is not given to another one.
+                    None if self.is_running() => self.is_crippled = true,
                     None => return self.shell_is_crippled(),
                 }
                 self.go_on_with_query()
@@ -170,9 +181,6 @@ impl Kernel {
 
     /// A new shell, with the state that was kept last.
     pub(crate) fn repair_shell(&mut self) -> Result<(), KernelError> {
-        if !self.place.is_intact() {
-            self.place.renew(true).map_err(KernelError::Place)?;
-        }
         self.replace_shell()?;
         self.questions.is_state_fresh = true;
         self.go_on_with_query()

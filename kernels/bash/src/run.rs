@@ -39,12 +39,20 @@ pub(crate) struct Run {
     is_second_try: bool,
     /// Valid as a file of its own and not inside of a group.
     is_apart: bool,
+    /// Its `read` may ask for input.
+    asks: bool,
     pub(crate) input: Option<Input>,
 }
 
 impl Run {
     pub(crate) fn number(&self) -> u64 {
         self.execute.run
+    }
+
+    /// Nothing of it has run when its shell ended: what the one before left has ended that.
+    pub(crate) fn may_be_tried_again(&mut self) -> bool {
+        let is_first = !std::mem::replace(&mut self.is_second_try, true);
+        is_first && !self.interrupt.begun && !self.interrupt.is_asked
     }
 }
 
@@ -56,11 +64,7 @@ impl Kernel {
             return self.end_run(execute.run, Status::Error, Some(&failure));
         }
         self.ensure_shell()?;
-        self.ensure_place()?;
-        let input = match execute.input && !self.has_own_read() {
-            true => Some(Input::open(&self.place).map_err(KernelError::Place)?),
-            false => None,
-        };
+        let asks = execute.input && !self.has_own_read();
         self.active = Some(Active::Run(Run {
             execute,
             sequence: 0,
@@ -68,7 +72,8 @@ impl Kernel {
             interrupt: Interrupt::default(),
             is_second_try: false,
             is_apart: false,
-            input,
+            asks,
+            input: None,
         }));
         self.run_again()
     }
@@ -81,7 +86,7 @@ impl Kernel {
 
     /// Gives the active run, if there is one, to the shell.
     pub(crate) fn run_again(&mut self) -> Result<(), KernelError> {
-        if !matches!(self.active, Some(Active::Run(_))) {
+        if !self.is_running() {
             return Ok(());
         }
         self.ensure_place()?;
@@ -93,6 +98,9 @@ impl Kernel {
         run.sequence = sequence;
         run.began_ticks = now_ticks();
         run.interrupt.begin_again();
+        if run.asks {
+            run.input = Some(Input::open(&self.place).map_err(KernelError::Place)?);
+        }
         let written = write_cell(&mut self.place, run, last_status, &fds);
         if let Err(error) = written {
             let failure = Failure::plain("NoSpace", format!("the cell cannot be written: {error}"));
@@ -138,39 +146,19 @@ impl Kernel {
         else {
             return Ok(());
         };
-        let Some(Active::Run(mut run)) = self
+        let Some(Active::Run(run)) = self
             .active
             .take_if(|active| matches!(active, Active::Run(run) if run.sequence == sequence))
         else {
             return Ok(());
         };
+        let crippled = crippled || self.is_crippled;
         let has_run = entered == Some(sequence);
         if run.interrupt.is_asked && (status == STATUS_INTERRUPTED || !has_run) {
             return self.end_in_shell(&run, Status::Interrupted, Some(&interrupted()), crippled);
         }
         if !has_run {
-            match self.parse_again(&run, text) {
-                Parsed::Silent => {}
-                Parsed::Invalid(failure) => {
-                    return self.end_in_shell(&run, Status::Error, Some(&failure), crippled);
-                }
-                Parsed::Apart => {
-                    run.is_apart = true;
-                    self.active = Some(Active::Run(run));
-                    return self.run_again();
-                }
-            }
-            if let Some(failure) = refuse(&run.execute) {
-                return self.end_in_shell(&run, Status::Error, Some(&failure), crippled);
-            }
-            if !run.is_second_try {
-                run.is_second_try = true;
-                self.active = Some(Active::Run(run));
-                self.shell_is_crippled()?;
-                return self.run_again();
-            }
-            let failure = Failure::plain("ShellBroken", "the shell does not take the cell".into());
-            return self.end_in_shell(&run, Status::Error, Some(&failure), true);
+            return self.was_refused(run, text, crippled);
         }
         self.last_status = status;
         if status == 0 {
@@ -181,6 +169,37 @@ impl Kernel {
             .map(|failing| failing.line);
         let failure = exit_code(status, line, &run.execute.code);
         self.end_in_shell(&run, Status::Error, Some(&failure), crippled)
+    }
+
+    /// The shell has not run any of a cell.
+    fn was_refused(&mut self, mut run: Run, text: &str, crippled: bool) -> Result<(), KernelError> {
+        if let Some(failure) = refuse(&run.execute) {
+            return self.end_in_shell(&run, Status::Error, Some(&failure), crippled);
+        }
+        let has_aliases = !self.state.harmful_aliases().is_empty();
+        match self.parse_again(&run, text) {
+            // The aliases have been taken away meanwhile.
+            _ if has_aliases && !crippled && !run.is_second_try => run.is_second_try = true,
+            Parsed::Invalid(failure) if !has_aliases => {
+                return self.end_in_shell(&run, Status::Error, Some(&failure), crippled);
+            }
+            Parsed::Apart if !crippled => run.is_apart = true,
+            _ if !run.is_second_try => {
+                run.is_second_try = true;
+                self.shell_is_crippled()?;
+            }
+            _ => {
+                let message = "the shell does not take the cell".to_owned();
+                let failure = Failure::plain("ShellBroken", message);
+                return self.end_in_shell(&run, Status::Error, Some(&failure), true);
+            }
+        }
+        self.active = Some(Active::Run(run));
+        self.run_again()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.active, Some(Active::Run(_)))
     }
 
     /// The end of a run whose shell goes on.
@@ -244,6 +263,7 @@ impl Kernel {
             }
         };
         self.last_status = match exit {
+            _ if status == Status::Interrupted => STATUS_INTERRUPTED,
             Exit::Code(code) => code,
             Exit::Signal(signal) => 128 + signal,
         };

@@ -233,12 +233,6 @@ impl Shell {
         let _ = kill_process_group(self.pid, signal);
     }
 
-    /// Ends bash alone and waits until it is gone.
-    pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
     /// How it ended; its pidfd has said that it did.
     pub(crate) fn wait(&mut self) -> Exit {
         match self.child.wait() {
@@ -248,6 +242,14 @@ impl Shell {
             ),
             Err(_) => Exit::Code(0),
         }
+    }
+}
+
+impl Drop for Shell {
+    /// Ends bash alone and waits until it is gone; its jobs are not the driver's to end.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! All of it is written by tenant code's shell and may be anything.
 
-use crate::lines::OWN_PREFIX;
+use crate::lines::{OWN_PREFIX, READ_FUNCTION};
 use crate::quoting::{unquote, value_length};
 use crate::report::FailingLine;
 
@@ -132,7 +132,10 @@ impl Snapshot {
         let has_trap = |signal| all_traps.iter().any(|(trap, _)| trap.signal == signal);
         Some(Self {
             variables,
-            functions: parse_functions(sections[2], sections[3]),
+            functions: parse_functions(sections[2], sections[3])
+                .into_iter()
+                .filter(|function| !is_own_function(function))
+                .collect(),
             aliases: parse_aliases(sections[4]),
             shopt: sections[5].to_vec(),
             options: sections[6].to_vec(),
@@ -347,6 +350,12 @@ fn parse_traps(text: &[u8]) -> Vec<(Trap, bool)> {
         rest = tail.get(length + 1..).unwrap_or_default();
     }
     traps
+}
+
+/// The one that asks for input, in a shell that ended while it was there.
+fn is_own_function(function: &Function) -> bool {
+    let text = String::from_utf8_lossy(&function.text);
+    function.name == READ_FUNCTION && text.contains("/.crownest-bash-")
 }
 
 fn is_own_trap(commands: &[u8]) -> bool {

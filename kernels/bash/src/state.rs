@@ -1,7 +1,7 @@
 //! What the driver knows of its shell: the last state that it wrote down, that of a new one, and
 //! in which order variables appeared. Makes the text that gives a new shell the old one's state.
 
-use crate::lines::is_name;
+use crate::lines::{WRAPPING_WORDS, is_name};
 use crate::quoting::{single, unquote, value_length};
 use crate::snapshot::{Snapshot, Trap, Variable, is_of_bash};
 use serde_json::{Value, json};
@@ -11,6 +11,9 @@ use std::collections::{HashMap, HashSet};
 const PREVIEW_CHARS_MAX: usize = 200;
 /// Options that would end or disturb the shell while it takes the rest over: set last.
 const DISTURBING_OPTIONS: [&str; 5] = ["errexit", "nounset", "xtrace", "verbose", "noexec"];
+
+/// Options with which no shell can live as long as a context: it would end after one command.
+const DEADLY_OPTIONS: [&str; 1] = ["onecmd"];
 
 /// The state of one context.
 #[derive(Debug, Default)]
@@ -74,6 +77,14 @@ impl State {
         self.last = Some(snapshot);
     }
 
+    /// Aliases of words that every cell is wrapped in.
+    pub(crate) fn harmful_aliases(&self) -> Vec<&'static str> {
+        let aliases = self.last.iter().flat_map(|snapshot| &snapshot.aliases);
+        aliases
+            .filter_map(|(name, _)| WRAPPING_WORDS.iter().find(|word| *word == name).copied())
+            .collect()
+    }
+
     /// Forgets what cannot be taken over: the next shell begins anew.
     pub(crate) fn forget(&mut self) {
         self.last = None;
@@ -123,11 +134,8 @@ impl State {
         let (disturbing, calm): (Vec<&[u8]>, Vec<&[u8]>) = snapshot
             .options
             .split_inclusive(|byte| *byte == b'\n')
-            .partition(|line| {
-                DISTURBING_OPTIONS
-                    .iter()
-                    .any(|option| line.trim_ascii_end().ends_with(option.as_bytes()))
-            });
+            .filter(|line| !names_one_of(line, &DEADLY_OPTIONS))
+            .partition(|line| names_one_of(line, &DISTURBING_OPTIONS));
         text.extend_from_slice(&prefixed(&calm.concat()));
         text.extend_from_slice(&prefixed(&disturbing.concat()));
         text
@@ -175,6 +183,12 @@ impl State {
         }
         listed
     }
+}
+
+/// Whether a line of `set +o` is about one of these options.
+fn names_one_of(line: &[u8], options: &[&str]) -> bool {
+    let name = line.trim_ascii_end().rsplit(|byte| *byte == b' ').next();
+    options.iter().any(|option| name == Some(option.as_bytes()))
 }
 
 /// In steps: behind `builtin`, bash does not take a list for the value of a declaration, and what

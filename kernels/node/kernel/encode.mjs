@@ -18,7 +18,7 @@ export const NO_JSON = i.freeze({ __proto__: null, reason: 'it has no JSON' });
 
 /** JSON of a string. Half a surrogate pair becomes U+FFFD: readers refuse it as an escape too. */
 export function jsonString(text) {
-  return i.stringify(i.isWellFormed(text) ? text : i.toWellFormed(text));
+    return i.stringify(i.isWellFormed(text) ? text : i.toWellFormed(text));
 }
 
 /**
@@ -26,87 +26,89 @@ export function jsonString(text) {
  * getter, a cycle, a proxy throws NO_JSON. `charsMax` bounds the text.
  */
 export function json(value, charsMax = Infinity) {
-  const budget = { __proto__: null, values: JSON_VALUES_MAX, chars: charsMax };
-  return encoded(value, JSON_DEPTH_MAX, budget);
+    const budget = { __proto__: null, values: JSON_VALUES_MAX, chars: charsMax };
+    return encoded(value, JSON_DEPTH_MAX, budget);
 }
 
 function encoded(value, depth, budget) {
-  if (--budget.values < 0 || budget.chars < 0) throw NO_JSON;
-  switch (typeof value) {
-    case 'string': {
-      const text = jsonString(value);
-      budget.chars -= text.length;
-      return text;
+    if (--budget.values < 0 || budget.chars < 0) throw NO_JSON;
+    switch (typeof value) {
+        case 'string': {
+            const text = jsonString(value);
+            budget.chars -= text.length;
+            return text;
+        }
+        case 'number':
+            return i.isFiniteNumber(value) ? `${value}` : 'null';
+        case 'boolean':
+            return value ? 'true' : 'false';
+        case 'object':
+            if (value === null) return 'null';
+            break;
+        default:
+            throw NO_JSON;
     }
-    case 'number':
-      return i.isFiniteNumber(value) ? `${value}` : 'null';
-    case 'boolean':
-      return value ? 'true' : 'false';
-    case 'object':
-      if (value === null) return 'null';
-      break;
-    default:
-      throw NO_JSON;
-  }
-  if (depth === 0 || isProxy(value) || isBoxedPrimitive(value)) throw NO_JSON;
-  if (isDate(value)) return i.isFiniteNumber(i.dateTime(value)) ? `"${i.dateToISO(value)}"` : 'null';
-  const text = i.isArray(value) ? encodedArray(value, depth, budget) : encodedObject(value, depth, budget);
-  budget.chars -= 2;
-  return text;
+    if (depth === 0 || isProxy(value) || isBoxedPrimitive(value)) throw NO_JSON;
+    if (isDate(value)) return i.isFiniteNumber(i.dateTime(value)) ? `"${i.dateToISO(value)}"` : 'null';
+    const text = i.isArray(value) ? encodedArray(value, depth, budget) : encodedObject(value, depth, budget);
+    budget.chars -= 2;
+    return text;
 }
 
 function encodedArray(value, depth, budget) {
-  let text = '';
-  for (let index = 0; index < value.length; index++) {
-    const entry = i.getOwnPropertyDescriptor(value, index);
-    if (entry !== undefined && !i.hasOwn(entry, 'value')) throw NO_JSON;
-    const item = entry === undefined ? undefined : entry.value;
-    text += (index === 0 ? '' : ',') + (item === undefined ? 'null' : encoded(item, depth - 1, budget));
-  }
-  return `[${text}]`;
+    let text = '';
+    if (value.length > budget.values) throw NO_JSON; // Holes have no bytes, but take time.
+    for (let index = 0; index < value.length; index++) {
+        const entry = i.getOwnPropertyDescriptor(value, index);
+        if (entry !== undefined && !i.hasOwn(entry, 'value')) throw NO_JSON;
+        const item = entry === undefined ? undefined : entry.value;
+        text += (index === 0 ? '' : ',') + (item === undefined ? 'null' : encoded(item, depth - 1, budget));
+    }
+    return `[${text}]`;
 }
 
 function encodedObject(value, depth, budget) {
-  const prototype = i.getPrototypeOf(value);
-  if (prototype !== null && prototype !== i.ObjectPrototype && i.getPrototypeOf(prototype) !== null) throw NO_JSON;
-  if (prototype !== null && !i.hasOwn(prototype, 'hasOwnProperty')) throw NO_JSON; // an instance of a class
-  const keys = i.ownKeys(value);
-  let text = '';
-  for (let index = 0; index < keys.length; index++) {
-    const key = keys[index];
-    const entry = i.getOwnPropertyDescriptor(value, key);
-    if (typeof key !== 'string' || !entry.enumerable) continue;
-    if (!i.hasOwn(entry, 'value')) throw NO_JSON;
-    if (entry.value === undefined) continue;
-    const name = jsonString(key);
-    budget.chars -= name.length;
-    text += `${text === '' ? '' : ','}${name}:${encoded(entry.value, depth - 1, budget)}`;
-  }
-  return `{${text}}`;
+    const prototype = i.getPrototypeOf(value);
+    if (prototype !== null && prototype !== i.ObjectPrototype && i.getPrototypeOf(prototype) !== null)
+        throw NO_JSON;
+    if (prototype !== null && !i.hasOwn(prototype, 'hasOwnProperty')) throw NO_JSON; // an instance of a class
+    const keys = i.ownKeys(value);
+    let text = '';
+    for (let index = 0; index < keys.length; index++) {
+        const key = keys[index];
+        const entry = i.getOwnPropertyDescriptor(value, key);
+        if (typeof key !== 'string' || !entry.enumerable) continue;
+        if (!i.hasOwn(entry, 'value')) throw NO_JSON;
+        if (entry.value === undefined) continue;
+        const name = jsonString(key);
+        budget.chars -= name.length;
+        text += `${text === '' ? '' : ','}${name}:${encoded(entry.value, depth - 1, budget)}`;
+    }
+    return `{${text}}`;
 }
 
 /** Bytes of one frame, or of two. The four characters in front make room for a length. */
 export function frame(body, second) {
-  if (second === undefined) {
-    const bytes = bytesFrom(`\0\0\0\0${body}`);
-    setLength(bytes, 0, i.byteLengthOf(bytes) - 4);
+    if (second === undefined) {
+        const bytes = bytesFrom(`\0\0\0\0${body}`);
+        setLength(bytes, 0, i.byteLengthOf(bytes) - 4);
+        return bytes;
+    }
+    const bytes = bytesFrom(`\0\0\0\0${body}\0\0\0\0${second}`);
+    const length = bufferByteLength(body);
+    setLength(bytes, 0, length);
+    setLength(bytes, 4 + length, i.byteLengthOf(bytes) - 8 - length);
     return bytes;
-  }
-  const bytes = bytesFrom(`\0\0\0\0${body}\0\0\0\0${second}`);
-  const length = bufferByteLength(body);
-  setLength(bytes, 0, length);
-  setLength(bytes, 4 + length, i.byteLengthOf(bytes) - 8 - length);
-  return bytes;
 }
 
 function setLength(bytes, at, length) {
-  bytes[at] = length >>> 24;
-  bytes[at + 1] = (length >>> 16) & 255;
-  bytes[at + 2] = (length >>> 8) & 255;
-  bytes[at + 3] = length & 255;
+    bytes[at] = length >>> 24;
+    bytes[at + 1] = (length >>> 16) & 255;
+    bytes[at + 2] = (length >>> 8) & 255;
+    bytes[at + 3] = length & 255;
 }
 
 /** Bytes of a text in UTF-8. */
 export function byteLength(text) {
-  return bufferByteLength(text);
+    return bufferByteLength(text);
 }

@@ -8,44 +8,50 @@
  */
 
 import { Session } from 'node:inspector';
-import { PHASE, RUNNING, TERMINATING, word } from './shared.mjs';
+import { PHASE, RUNNING, STOPPED, TERMINATING, word } from './shared.mjs';
 
 /** How long the main thread may take to read a message before it counts as busy. */
 const BUSY_MS = 20;
+/** Terminations of one run: code that Node takes up again may need several. Init kills after that. */
+const TERMINATIONS_MAX = 50;
 
 export class Interrupter {
-  #port;
-  #words;
-  #session = null;
+    #port;
+    #words;
 
-  constructor(port, words) {
-    this.#port = port;
-    this.#words = words;
-  }
-
-  /** Ends a run that the main thread has been given. */
-  interrupt(run) {
-    this.#port.postMessage({ op: 'interrupt', serial: run.serial });
-    if (run.terminates === undefined) {
-      run.terminates = setTimeout(() => this.#terminate(run), BUSY_MS);
+    constructor(port, words) {
+        this.#port = port;
+        this.#words = words;
     }
-  }
 
-  #terminate(run) {
-    const { serial } = run;
-    const running = word(serial, RUNNING);
-    if (Atomics.compareExchange(this.#words, PHASE, running, word(serial, TERMINATING)) !== running) {
-      return; // It has ended, or is ending itself.
+    /** Ends a run that the main thread has been given. */
+    interrupt(run) {
+        this.#port.postMessage({ op: 'interrupt', serial: run.serial });
+        if (run.terminations !== undefined) return;
+        run.terminations = 0;
+        setTimeout(() => this.#terminate(run, RUNNING), BUSY_MS);
     }
-    this.#session = new Session();
-    this.#session.connectToMainThread();
-    this.#session.post('Runtime.terminateExecution', () => {
-      // What was executed is gone and V8 executes again.
-      this.#session.disconnect();
-      this.#session = null;
-      this.#port.postMessage({ op: 'stopped', ...run.order });
-    });
-    // A termination holds for the next code that runs, should nothing run now: this is it.
-    this.#port.postMessage({ op: 'poke' });
-  }
+
+    /** Unless the run is no longer in `phase`: then it has ended, or is ending itself. */
+    #terminate(run, phase) {
+        const { serial } = run;
+        if (!this.#change(serial, phase, TERMINATING)) return;
+        const session = new Session();
+        session.connectToMainThread();
+        session.post('Runtime.terminateExecution', () => {
+            // What was executed is gone and V8 executes again.
+            session.disconnect();
+            this.#change(serial, TERMINATING, STOPPED);
+            this.#port.postMessage({ op: 'stopped', ...run.order });
+            run.terminations += 1;
+            if (run.terminations < TERMINATIONS_MAX) setTimeout(() => this.#terminate(run, STOPPED), BUSY_MS);
+        });
+        // A termination holds for the next code that runs, should nothing run now: this is it.
+        this.#port.postMessage({ op: 'poke' });
+    }
+
+    #change(serial, from, to) {
+        const expected = word(serial, from);
+        return Atomics.compareExchange(this.#words, PHASE, expected, word(serial, to)) === expected;
+    }
 }

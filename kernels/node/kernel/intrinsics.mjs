@@ -11,7 +11,16 @@ const { bind, call } = Function.prototype;
 /** A method as a function that takes `this` first. */
 export const uncurry = bind.bind(call);
 
-export const { apply, construct, defineProperty, deleteProperty, getOwnPropertyDescriptor, getPrototypeOf, ownKeys } = Reflect;
+export const {
+    apply,
+    construct,
+    defineProperty,
+    deleteProperty,
+    getOwnPropertyDescriptor,
+    getPrototypeOf,
+    ownKeys,
+    setPrototypeOf,
+} = Reflect;
 export const { create, freeze, is } = Object;
 export const { isArray } = Array;
 export const { compareExchange, load, notify, store, wait } = Atomics;
@@ -53,6 +62,12 @@ export const subarray = uncurry(Uint8Array.prototype.subarray);
 
 /** Appends to an array of ours, whatever Array.prototype has become. */
 export function append(list, value) {
-  defineProperty(list, list.length, { __proto__: null, value, writable: true, enumerable: true, configurable: true });
+    defineProperty(list, list.length, {
+        __proto__: null,
+        value,
+        writable: true,
+        enumerable: true,
+        configurable: true,
+    });
 }
 export const errorToString = uncurry(Error.prototype.toString);

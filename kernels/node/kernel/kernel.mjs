@@ -8,297 +8,338 @@
 
 import * as i from './intrinsics.mjs';
 import { bundleOf, fields } from './bundle.mjs';
+import { expectTermination, forgetCallbacks } from './callbacks.mjs';
 import { Display } from './display.mjs';
+import { repair } from './engine.mjs';
 import { frame, jsonString } from './encode.mjs';
 import { compileFailure, failure, failureOf } from './failures.mjs';
 import { tellChildren } from './network.mjs';
+import { interruptProgram } from './programs.mjs';
 import { answerTo } from './questions.mjs';
-import { ENDING, HELPER, IDLE, PHASE, RUNNING, word } from './shared.mjs';
+import { ENDING, HELPER, IDLE, PHASE, RUNNING, STOPPED, TERMINATING, word } from './shared.mjs';
 import { remember } from './stacks.mjs';
-import { complain, mute, writeText } from './streams.mjs';
-import { takeThrower } from './timers.mjs';
+import { complain, end, mute, writeText } from './streams.mjs';
 
 const { chdir, cpuUsage, cwd } = process;
 
 export class Kernel {
-  #link;
-  #words;
-  #engine;
-  #run = null;
+    #link;
+    #words;
+    #engine;
+    #run = null;
 
-  constructor(link, words, engine) {
-    this.#link = link;
-    this.#words = words;
-    this.#engine = engine;
-  }
-
-  /** The run that is active, or null. */
-  get run() {
-    return this.#run;
-  }
-
-  /** One cell for nobody, so that the first one for somebody finds everything compiled. */
-  warmUp(done) {
-    const run = (this.#run = newRun({ serial: 0, run: 0, count: 0, kind: 'execute' }));
-    this.#engine.evaluate(`await ${HELPER}.value(0,({ a: [1 + 1] }))`, 'cell-0.js', () => {
-      resultOf(run);
-      failureOf(new i.ErrorClass('warm'));
-      this.#run = null;
-      done();
-    });
-  }
-
-  /** Handles one message of the protocol thread. */
-  receive(message) {
-    switch (message.op) {
-      case 'execute':
-        this.#execute(message);
-        break;
-      case 'query':
-        this.#query(message);
-        break;
-      case 'interrupt':
-        this.#interrupt(message.serial);
-        break;
-      case 'stopped':
-        this.#stopped(message);
-        break;
-      case 'start':
-        start(message);
-        break;
-      default: // `poke`: it is enough that something ran
+    constructor(link, words, engine) {
+        this.#link = link;
+        this.#words = words;
+        this.#engine = engine;
     }
-  }
 
-  // === one run
-
-  /** Null for a run that is being terminated before it began; `stopped` follows. */
-  #begin(message) {
-    if (i.load(this.#words, PHASE) !== word(message.serial, RUNNING)) return null;
-    this.#run = newRun(message);
-    return this.#run;
-  }
-
-  /** Whether this thread may end the run. From then on nothing interrupts it. */
-  #claim(run) {
-    const running = word(run.serial, RUNNING);
-    return this.#run === run && i.compareExchange(this.#words, PHASE, running, word(run.serial, ENDING)) === running;
-  }
-
-  #execute(message) {
-    const run = this.#begin(message);
-    if (run === null) return;
-    const refused = message.failure ?? enter(run, message.cwd);
-    if (refused !== null) {
-      if (this.#claim(run)) this.#finish(run, 'error', refused);
-      return;
+    /** The run that is active, or null. */
+    get run() {
+        return this.#run;
     }
-    if (message.positions !== undefined) remember(message.script, message.name, message.positions);
-    const code = this.#engine.choose(message.code, message.otherwise);
-    this.#engine.evaluate(code, message.script, (outcome) => this.#evaluated(run, outcome));
-  }
 
-  /** `outcome`: `{ value }`, `{ thrown, at }` (`at` when it was not compiled) or `{ broken }`. */
-  #evaluated(run, outcome) {
-    if (this.#run !== run) return;
-    let failed = null;
-    let result = null;
-    try {
-      if (outcome.broken !== undefined) failed = failure('Error', outcome.broken);
-      else if (outcome.at !== undefined) failed = compileFailure(outcome.thrown, outcome.at);
-      else if (i.hasOwn(outcome, 'thrown')) failed = failureOf(outcome.thrown);
-      else result = resultOf(run, outcome.value);
-    } catch (error) {
-      failed = failureOf(error); // of showing the value
+    /** One cell for nobody, so that the first one for somebody finds everything compiled. */
+    warmUp(done) {
+        const run = (this.#run = newRun({ serial: 0, run: 0, count: 0, kind: 'execute' }));
+        this.#engine.evaluate(`await ${HELPER}.value(0,({ a: [1 + 1] }))`, 'cell-0.js', () => {
+            resultOf(run);
+            failureOf(new i.ErrorClass('warm'));
+            this.#run = null;
+            done();
+        });
     }
-    if (this.#claim(run)) this.#finish(run, failed === null ? 'ok' : 'error', failed, result);
-  }
 
-  /** Says everything that is left to say. The run has been claimed, or is stopped. */
-  #finish(run, status, failed, result = null) {
-    this.#run = null;
-    run.value = undefined;
-    run.awaited = null;
-    leave(run);
-    const { user, system } = cpuUsage(run.before);
-    const cpu = user + system;
-    i.store(this.#words, PHASE, word(run.serial, IDLE));
-    if (failed !== null) {
-      const { id, serial, count } = run;
-      this.#link.post({ op: 'end', run: id, serial, status, executed: count, cpu, failure: { ...failed } });
-      return;
+    /** Handles one message of the protocol thread. */
+    receive(message) {
+        switch (message.op) {
+            case 'execute':
+                this.#execute(message);
+                break;
+            case 'query':
+                this.#query(message);
+                break;
+            case 'interrupt':
+                this.#interrupt(message.serial);
+                break;
+            case 'stopped':
+                this.#stopped(message);
+                break;
+            case 'start':
+                start(message);
+                break;
+            default: // `poke`: it is enough that something ran
+        }
     }
-    const done = `{"ev":"done","run":${run.id},"status":"${status}","count":${run.count},"cpu_us":${cpu}}`;
-    this.#link.sendLast(result === null ? frame(done) : frame(result, done));
-  }
 
-  // === interrupts
+    // === one run
 
-  /** This thread waits, and its run with it. */
-  #interrupt(serial) {
-    const run = this.#run;
-    if (run !== null && run.serial === serial && this.#claim(run)) this.#abandon(run);
-  }
-
-  /** What was executed has been terminated. */
-  #stopped(message) {
-    mute(false);
-    this.#abandon(this.#run?.serial === message.serial ? this.#run : { ...message, id: message.run, children: [], before: cpuUsage(), cameFrom: null });
-  }
-
-  #abandon(run) {
-    for (let index = 0; index < run.children.length; index++) run.children[index].kill('SIGINT');
-    this.#giveUp(run);
-    const why = run.kind === 'query' ? null : failure('Interrupted', 'the run was interrupted');
-    this.#finish(run, 'interrupted', why);
-  }
-
-  /** What is left of the run's code must not go on, and V8 need not tell how it ends. */
-  #giveUp(run) {
-    run.stopped = true;
-    this.#engine.renew();
-  }
-
-  // === what nobody has caught
-
-  /** `how` is `exception` or `rejection`. As in a program, it ends what is being run. */
-  uncaught(thrown, how) {
-    const label = how === 'rejection' ? 'Uncaught (in promise)' : 'Uncaught';
-    const thrower = takeThrower();
-    const run = this.#run;
-    const failed = failureOf(thrown);
-    const text = i.startsWith(failed.text, 'Uncaught') ? failed.text : `${label} ${failed.text}`;
-    const isOurs = run !== null && run.kind === 'execute' && (thrower === undefined || thrower === run);
-    if (!isOurs) complain(text);
-    else if (this.#claim(run)) {
-      this.#giveUp(run);
-      this.#finish(run, 'error', { ...failed, text });
+    /** Null for a run that is being terminated before it began; `stopped` follows. */
+    #begin(message) {
+        if (i.load(this.#words, PHASE) !== word(message.serial, RUNNING)) return null;
+        this.#run = newRun(message);
+        expectTermination();
+        return this.#run;
     }
-  }
 
-  // === queries
-
-  #query(message) {
-    const run = this.#begin(message);
-    if (run === null) return;
-    let answer = null;
-    mute(true);
-    try {
-      answer = answerTo(message, this.#engine);
-    } catch {
-      // Of the tenant's: a getter, a proxy. There is no answer.
+    /** Whether this thread may end the run. From then on nothing interrupts it. */
+    #claim(run) {
+        return this.#run === run && this.#change(run.serial, RUNNING);
     }
-    mute(false);
-    if (!this.#claim(run)) return;
-    const { id, count } = run;
-    this.#run = null;
-    const { user, system } = cpuUsage(run.before);
-    i.store(this.#words, PHASE, word(run.serial, IDLE));
-    const status = answer === null ? 'error' : 'ok';
-    this.#link.post({ op: 'answer', run: id, status, answer, executed: count, cpu: user + system });
-  }
 
-  // === for display() and prompt()
-
-  /** A `display` or `clear` event. Between runs nobody takes it, so its text is output. */
-  emit(event, text, bundle) {
-    const run = this.#run;
-    if (bundle !== null) tellProblems(bundle);
-    if (run !== null && run.kind === 'execute') {
-      this.#link.queue(`{"ev":"${event}","run":${run.id},${text}}`);
-    } else if (bundle !== null && bundle.shown !== '') {
-      writeText(1, `${bundle.shown}\n`);
+    #change(serial, from) {
+        const expected = word(serial, from);
+        return i.compareExchange(this.#words, PHASE, expected, word(serial, ENDING)) === expected;
     }
-  }
 
-  /** A line from whoever has started the run; null where nobody answers. */
-  ask(prompt, password) {
-    const run = this.#run;
-    if (run === null || !run.input) return null;
-    this.#link.queue(`{"ev":"input","run":${run.id},"prompt":${jsonString(prompt)},"password":${password}}`);
-    return this.#link.answer(run.serial);
-  }
+    /** Whether what `run` has left behind must not go on. */
+    isStopped(run) {
+        if (run.stopped) return true;
+        const now = i.load(this.#words, PHASE);
+        return now === word(run.serial, TERMINATING) || now === word(run.serial, STOPPED);
+    }
+
+    #execute(message) {
+        const run = this.#begin(message);
+        if (run === null) return;
+        const refused = message.failure ?? enter(run, message.cwd);
+        if (refused !== null) {
+            if (this.#claim(run)) this.#finish(run, 'error', refused);
+            return;
+        }
+        if (message.positions !== undefined) remember(message.script, message.name, message.positions);
+        const code = this.#engine.choose(message.code, message.otherwise);
+        this.#engine.evaluate(code, message.script, (outcome) => {
+            try {
+                this.#evaluated(run, outcome);
+            } catch (error) {
+                end(error);
+            }
+        });
+    }
+
+    /** `outcome`: see Engine.evaluate. */
+    #evaluated(run, outcome) {
+        repair();
+        if (this.#run !== run) return;
+        let failed = null;
+        let result = null;
+        try {
+            if (outcome.broken !== undefined) failed = failure('Error', outcome.broken);
+            else if (outcome.at !== undefined) failed = compileFailure(outcome.thrown, outcome.at);
+            else if (i.hasOwn(outcome, 'thrown')) failed = failureOf(outcome.thrown);
+            else result = resultOf(run, outcome.value);
+        } catch (error) {
+            failed = failureOf(error); // of showing the value
+        }
+        if (this.#claim(run)) this.#finish(run, failed === null ? 'ok' : 'error', failed, result);
+    }
+
+    /** Says everything that is left to say. The run has been claimed, or is stopped. */
+    #finish(run, status, failed, result = null) {
+        this.#run = null;
+        run.value = undefined;
+        run.awaited = null;
+        leave(run);
+        const { user, system } = cpuUsage(run.before);
+        const cpu = user + system;
+        i.store(this.#words, PHASE, word(run.serial, IDLE));
+        if (failed !== null) {
+            const { id, serial, count } = run;
+            this.#link.post({
+                op: 'end',
+                run: id,
+                serial,
+                status,
+                executed: count,
+                cpu,
+                failure: { ...failed },
+            });
+            return;
+        }
+        const done = `{"ev":"done","run":${run.id},"status":"${status}","count":${run.count},"cpu_us":${cpu}}`;
+        this.#link.sendLast(result === null ? frame(done) : frame(result, done));
+    }
+
+    // === interrupts
+
+    /** This thread waits, and its run with it. */
+    #interrupt(serial) {
+        const run = this.#run;
+        if (run !== null && run.serial === serial && this.#claim(run)) this.#abandon(run);
+    }
+
+    /** What was executed has been terminated. */
+    #stopped(message) {
+        if (!this.#change(message.serial, STOPPED)) return; // It is being terminated once more.
+        forgetCallbacks();
+        mute(false);
+        this.#abandon(
+            this.#run?.serial === message.serial
+                ? this.#run
+                : { ...message, id: message.run, programs: [], before: cpuUsage(), cameFrom: null },
+        );
+    }
+
+    #abandon(run) {
+        for (let index = 0; index < run.programs.length; index++) interruptProgram(run.programs[index]);
+        this.#giveUp(run);
+        const why = run.kind === 'query' ? null : failure('Interrupted', 'the run was interrupted');
+        this.#finish(run, 'interrupted', why);
+    }
+
+    /** What is left of the run's code must not go on, and V8 need not tell how it ends. */
+    #giveUp(run) {
+        run.stopped = true;
+        this.#engine.renew();
+    }
+
+    // === what nobody has caught
+
+    /**
+     * `how` is `exception` or `rejection`; `thrower` the run whose timer has thrown it, null for a timer
+     * of no run, undefined when it was none. As in a program, it ends what is being run.
+     */
+    uncaught(thrown, how, thrower) {
+        const label = how === 'rejection' ? 'Uncaught (in promise)' : 'Uncaught';
+        const run = this.#run;
+        const failed = failureOf(thrown);
+        const text = i.startsWith(failed.text, 'Uncaught') ? failed.text : `${label} ${failed.text}`;
+        const isOurs = run !== null && run.kind === 'execute' && (thrower === undefined || thrower === run);
+        if (!isOurs) complain(text);
+        else if (this.#claim(run)) {
+            this.#giveUp(run);
+            this.#finish(run, 'error', { ...failed, text });
+        }
+    }
+
+    // === queries
+
+    #query(message) {
+        const run = this.#begin(message);
+        if (run === null) return;
+        let answer = null;
+        mute(true);
+        try {
+            answer = answerTo(message, this.#engine);
+        } catch {
+            // Of the tenant's: a getter, a proxy. There is no answer.
+        }
+        mute(false);
+        if (!this.#claim(run)) return;
+        const { id, count } = run;
+        this.#run = null;
+        const { user, system } = cpuUsage(run.before);
+        i.store(this.#words, PHASE, word(run.serial, IDLE));
+        const status = answer === null ? 'error' : 'ok';
+        this.#link.post({ op: 'answer', run: id, status, answer, executed: count, cpu: user + system });
+    }
+
+    // === for display() and prompt()
+
+    /** A `display` or `clear` event. Between runs nobody takes it, so its text is output. */
+    emit(event, text, bundle) {
+        const run = this.#run;
+        if (bundle !== null) tellProblems(bundle);
+        if (run !== null) {
+            // A query shows nothing.
+            if (run.kind === 'execute') this.#link.queue(`{"ev":"${event}","run":${run.id},${text}}`);
+        } else if (bundle !== null && bundle.shown !== '') {
+            writeText(1, `${bundle.shown}\n`);
+        }
+    }
+
+    /** A line from whoever has started the run; null where nobody answers. */
+    ask(prompt, password) {
+        const run = this.#run;
+        if (run === null || !run.input) return null;
+        this.#link.queue(
+            `{"ev":"input","run":${run.id},"prompt":${jsonString(prompt)},"password":${password}}`,
+        );
+        return this.#link.answer(run.serial);
+    }
 }
 
 function newRun({ serial, run, count, kind, input }) {
-  return {
-    __proto__: null,
-    serial,
-    id: run,
-    count,
-    kind,
-    input: input === true,
-    value: undefined,
-    /** It was ended from outside: what is left of its code must not go on. */
-    stopped: false,
-    children: [],
-    /** What its code waits for: while the run lasts, V8 must not collect it. */
-    awaited: null,
-    before: cpuUsage(),
-    cameFrom: null,
-    went: null,
-  };
+    return {
+        __proto__: null,
+        serial,
+        id: run,
+        count,
+        kind,
+        input: input === true,
+        value: undefined,
+        /** It was ended from outside: what is left of its code must not go on. */
+        stopped: false,
+        programs: [],
+        /** What its code waits for: while the run lasts, V8 must not collect it. */
+        awaited: null,
+        before: cpuUsage(),
+        cameFrom: null,
+        went: null,
+    };
 }
 
 /** The `result` event of a run, or null when its value is none. */
 function resultOf(run, evaluated) {
-  const value = evaluated === undefined ? run.value : evaluated;
-  if (value === undefined || value instanceof Display) return null;
-  const bundle = bundleOf(value);
-  tellProblems(bundle);
-  return `{"ev":"result","run":${run.id},${fields(bundle)},"count":${run.count}}`;
+    const value = evaluated === undefined ? run.value : evaluated;
+    if (value === undefined || value instanceof Display) return null;
+    const bundle = bundleOf(value);
+    tellProblems(bundle);
+    return `{"ev":"result","run":${run.id},${fields(bundle)},"count":${run.count}}`;
 }
 
 function tellProblems({ problems }) {
-  for (let index = 0; index < problems.length; index++) complain(problems[index]);
+    for (let index = 0; index < problems.length; index++) complain(problems[index]);
 }
 
 // === environment and directory
 
 /** The context's environment and directory. */
 function start({ cwd: directory, env }) {
-  const names = i.ownKeys(env);
-  for (let index = 0; index < names.length; index++) process.env[names[index]] = env[names[index]];
-  const programs = process.execPath.slice(0, process.execPath.lastIndexOf('/'));
-  const path = process.env.PATH ?? '';
-  // `npm` and `node` in a cell are those of this interpreter.
-  if (!`:${path}:`.includes(`:${programs}:`)) process.env.PATH = path === '' ? programs : `${programs}:${path}`;
-  tellChildren();
-  try {
-    chdir(directory ?? '/');
-  } catch (error) {
-    complain(`the context starts in ${cwd()}: ${error.message}`);
-  }
+    const names = i.ownKeys(env);
+    for (let index = 0; index < names.length; index++) process.env[names[index]] = env[names[index]];
+    const programs = process.execPath.slice(0, process.execPath.lastIndexOf('/'));
+    const path = process.env.PATH ?? '';
+    // `npm` and `node` in a cell are those of this interpreter.
+    if (!`:${path}:`.includes(`:${programs}:`))
+        process.env.PATH = path === '' ? programs : `${programs}:${path}`;
+    tellChildren();
+    try {
+        chdir(directory ?? '/');
+    } catch (error) {
+        complain(`the context starts in ${cwd()}: ${error.message}`);
+    }
 }
 
 /** For a run with its own directory. What went wrong, or null. */
 function enter(run, directory) {
-  if (typeof directory !== 'string' || directory === '') return null;
-  try {
-    run.cameFrom = current();
-    chdir(directory);
-    run.went = current();
-    return null;
-  } catch (error) {
-    run.cameFrom = null;
-    return failureOf(error);
-  }
+    if (typeof directory !== 'string' || directory === '') return null;
+    try {
+        run.cameFrom = current();
+        chdir(directory);
+        run.went = current();
+        return null;
+    } catch (error) {
+        run.cameFrom = null;
+        return failureOf(error);
+    }
 }
 
 /** Back to where the context was, unless the cell went somewhere itself. */
 function leave(run) {
-  if (run.cameFrom === null || current() !== run.went) return;
-  try {
-    chdir(run.cameFrom);
-  } catch {
-    // It has been removed meanwhile.
-  }
+    if (run.cameFrom === null || current() !== run.went) return;
+    try {
+        chdir(run.cameFrom);
+    } catch {
+        // It has been removed meanwhile.
+    }
 }
 
 function current() {
-  try {
-    return cwd();
-  } catch {
-    return null;
-  }
+    try {
+        return cwd();
+    } catch {
+        return null;
+    }
 }

@@ -10,71 +10,88 @@ import { writeSync } from 'node:fs';
 import { receiveMessageOnPort } from 'node:worker_threads';
 import * as i from './intrinsics.mjs';
 import { frame } from './encode.mjs';
+import { end } from './streams.mjs';
 import { ANSWERED, QUEUED, QUEUED_BYTES_MAX } from './shared.mjs';
 
+const now = performance.now.bind(performance);
 const postMessage = i.uncurry(MessagePort.prototype.postMessage);
 
 export class Link {
-  #fd;
-  #port;
-  #answers;
-  #words;
+    #fd;
+    #port;
+    #answers;
+    #words;
 
-  constructor({ fd, port, answers, words }) {
-    this.#fd = fd;
-    this.#port = port;
-    this.#answers = answers;
-    this.#words = words;
-  }
-
-  /** A message to the protocol thread. */
-  post(message) {
-    postMessage(this.#port, message);
-  }
-
-  /** A frame from within a cell, which may be terminated at any point. Waits while too many wait. */
-  queue(body) {
-    for (let waiting = i.load(this.#words, QUEUED); waiting > QUEUED_BYTES_MAX; waiting = i.load(this.#words, QUEUED)) {
-      i.wait(this.#words, QUEUED, waiting);
+    constructor({ fd, port, answers, words }) {
+        this.#fd = fd;
+        this.#port = port;
+        this.#answers = answers;
+        this.#words = words;
     }
-    const bytes = frame(body);
-    i.atomicAdd(this.#words, QUEUED, i.byteLengthOf(bytes));
-    this.post({ __proto__: null, op: 'frame', bytes });
-  }
 
-  /** Frames of a run that has ended: nothing interrupts this. */
-  sendLast(bytes) {
-    if (i.load(this.#words, QUEUED) !== 0) {
-      i.atomicAdd(this.#words, QUEUED, i.byteLengthOf(bytes));
-      this.post({ __proto__: null, op: 'frame', bytes });
-      return;
+    /** A message to the protocol thread. */
+    post(message) {
+        postMessage(this.#port, message);
     }
-    let sent = 0;
-    try {
-      sent = writeSync(this.#fd, bytes);
-    } catch (error) {
-      if (error.code !== 'EAGAIN') throw error;
-    }
-    if (sent < i.byteLengthOf(bytes)) this.post({ __proto__: null, op: 'rest', bytes: i.subarray(bytes, sent) });
-  }
 
-  /** Waits for the answer to an `input` of the run; null at the end of the file. */
-  answer(serial) {
-    for (let seen = i.load(this.#words, ANSWERED); seen !== serial; seen = i.load(this.#words, ANSWERED)) {
-      i.wait(this.#words, ANSWERED, seen);
+    /** A frame from within a cell, which may be terminated at any point. Waits while too many wait. */
+    queue(body) {
+        for (
+            let waiting = i.load(this.#words, QUEUED);
+            waiting > QUEUED_BYTES_MAX;
+            waiting = i.load(this.#words, QUEUED)
+        ) {
+            i.wait(this.#words, QUEUED, waiting);
+        }
+        const bytes = frame(body);
+        i.atomicAdd(this.#words, QUEUED, i.byteLengthOf(bytes));
+        this.post({ __proto__: null, op: 'frame', bytes });
     }
-    i.store(this.#words, ANSWERED, 0);
-    for (;;) {
-      const received = receiveMessageOnPort(this.#answers);
-      if (received === undefined) return null;
-      // One that came after its run had been interrupted is nobody's.
-      if (received.message.serial === serial) return received.message.value;
-    }
-  }
 
-  /** Before the process exits: what was queued reaches init, if init reads within `ms`. */
-  drain(ms) {
-    const waiting = i.load(this.#words, QUEUED);
-    if (waiting !== 0) i.wait(this.#words, QUEUED, waiting, ms);
-  }
+    /** Frames of a run that has ended: nothing interrupts this. */
+    sendLast(bytes) {
+        if (i.load(this.#words, QUEUED) !== 0) {
+            i.atomicAdd(this.#words, QUEUED, i.byteLengthOf(bytes));
+            this.post({ __proto__: null, op: 'frame', bytes });
+            return;
+        }
+        let sent = 0;
+        try {
+            sent = writeSync(this.#fd, bytes);
+        } catch (error) {
+            if (error.code !== 'EAGAIN') end(`the control socket: ${error.message}`);
+        }
+        if (sent < i.byteLengthOf(bytes))
+            this.post({ __proto__: null, op: 'rest', bytes: i.subarray(bytes, sent) });
+    }
+
+    /** Waits for the answer to an `input` of the run; null at the end of the file. */
+    answer(serial) {
+        for (
+            let seen = i.load(this.#words, ANSWERED);
+            seen !== serial;
+            seen = i.load(this.#words, ANSWERED)
+        ) {
+            i.wait(this.#words, ANSWERED, seen);
+        }
+        i.store(this.#words, ANSWERED, 0);
+        for (;;) {
+            const received = receiveMessageOnPort(this.#answers);
+            if (received === undefined) return null;
+            // One that came after its run had been interrupted is nobody's.
+            if (received.message.serial === serial) return received.message.value;
+        }
+    }
+
+    /** Before the process exits: what was queued reaches init, if init reads within `ms`. */
+    drain(ms) {
+        const until = now() + ms;
+        for (
+            let waiting = i.load(this.#words, QUEUED);
+            waiting !== 0;
+            waiting = i.load(this.#words, QUEUED)
+        ) {
+            if (i.wait(this.#words, QUEUED, waiting, until - now()) === 'timed-out') return;
+        }
+    }
 }

@@ -17,15 +17,17 @@ export const IDLE = 0;
 export const RUNNING = 1;
 /** The main thread ends it. */
 export const ENDING = 2;
-/** The protocol thread terminates what the main thread executes; nobody else ends the run. */
+/** The protocol thread is terminating what the main thread executes; the run must not be touched. */
 export const TERMINATING = 3;
+/** It has been terminated. The main thread may end it, or it is terminated once more. */
+export const STOPPED = 4;
 
 /** Serial numbers count runs within the driver and wrap around. */
-export const SERIAL_MAX = (1 << 28) - 1;
+export const SERIAL_MAX = (1 << 27) - 1;
 
 /** Value of PHASE for a run in a phase. */
 export function word(serial, phase) {
-  return ((serial << 2) | phase) | 0;
+    return (serial << 3) | phase | 0;
 }
 
 /** Longest frame of the protocol, in either direction. */
@@ -38,10 +40,10 @@ export const EXIT_BROKEN = 70;
 /** Names of cells in stack traces. What oxc made of a TypeScript cell has a name of its own, so
  * that positions in it are never taken for positions in the cell. */
 export function cellName(count, language) {
-  return language === 'typescript' ? `cell-${count}.ts` : `cell-${count}.js`;
+    return language === 'typescript' ? `cell-${count}.ts` : `cell-${count}.js`;
 }
 export function scriptName(count, language) {
-  return language === 'typescript' ? `cell-${count}.ts.js` : `cell-${count}.js`;
+    return language === 'typescript' ? `cell-${count}.ts.js` : `cell-${count}.js`;
 }
 
 /** The global through which rewritten cells reach the driver. */

@@ -4,38 +4,53 @@
 
 import { accessSync, constants } from 'node:fs';
 import { HELPER } from './shared.mjs';
+import { parse } from './syntax.mjs';
 
 const LINE = /^!\s*((?:[\w@%+:,.~-]*\/)*[\w@%+:,.~-]+)(?:\s.*)?$/;
 
 /**
  * `{ source, words }`: the cell with its shell lines as calls, and the programs that begin those
- * which could be JavaScript as well (`!ls -l`); or null when there are none.
+ * which could be JavaScript as well (`!ls -l`); or null when there are none. In a cell that is
+ * JavaScript only a statement at the top can have been meant so.
  */
-export function withShellLines(source) {
-  if (!/^!/m.test(source)) return null;
-  const words = [];
-  let found = false;
-  const lines = source.split('\n').map((line) => {
-    const [, program] = LINE.exec(line.trimEnd()) ?? [];
-    if (program === undefined || !isProgram(program)) return line;
-    found = true;
-    if (/^[\w$]+$/.test(program)) words.push(program);
-    return `await ${HELPER}.shell(${JSON.stringify(line.trimEnd().slice(1).trim())});`;
-  });
-  return found ? { source: lines.join('\n'), words } : null;
+export function withShellLines(source, isJavaScript) {
+    if (!/^!/m.test(source)) return null;
+    const starts = isJavaScript ? statementStarts(source) : null;
+    const words = [];
+    let found = false;
+    let offset = 0;
+    const lines = source.split('\n').map((line) => {
+        const at = offset;
+        offset += line.length + 1;
+        const [, program] = LINE.exec(line.trimEnd()) ?? [];
+        if (program === undefined || !isProgram(program) || starts?.has(at) === false) return line;
+        found = true;
+        if (/^[\w$]+$/.test(program)) words.push(program);
+        return `await ${HELPER}.shell(${JSON.stringify(line.trimEnd().slice(1).trim())});`;
+    });
+    return found ? { source: lines.join('\n'), words } : null;
+}
+
+/** Offsets at which statements at the top begin; none of what only TypeScript can read. */
+function statementStarts(source) {
+    try {
+        return new Set(parse(source).body.map((statement) => statement.start));
+    } catch {
+        return new Set();
+    }
 }
 
 /** Built-in commands of the shell that change nothing of it, which would be gone with it. */
-const BUILTINS = new Set(['echo', 'printf', 'pwd', 'test', 'type', 'ulimit', 'umask']);
+const BUILTINS = new Set(['echo', 'exit', 'printf', 'pwd', 'test', 'type', 'ulimit', 'umask']);
 
 function isProgram(word) {
-  if (word.includes('/') || BUILTINS.has(word)) return true;
-  return (process.env.PATH ?? '').split(':').some((directory) => {
-    try {
-      accessSync(`${directory}/${word}`, constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
+    if (word.includes('/') || BUILTINS.has(word)) return true;
+    return (process.env.PATH ?? '').split(':').some((directory) => {
+        try {
+            accessSync(`${directory}/${word}`, constants.X_OK);
+            return true;
+        } catch {
+            return false;
+        }
+    });
 }

@@ -10,9 +10,10 @@ import { Console } from 'node:console';
 import { writeSync } from 'node:fs';
 import { Writable } from 'node:stream';
 import * as i from './intrinsics.mjs';
+import { EXIT_BROKEN } from './shared.mjs';
 
 const { from: bytesFrom, isBuffer } = Buffer;
-const { nextTick } = process;
+const { nextTick, reallyExit } = process;
 const { isView } = ArrayBuffer;
 const pause = new Int32Array(new SharedArrayBuffer(4));
 /** Between two attempts at a pipe that somebody has made non-blocking. Node has no poll(2). */
@@ -22,86 +23,104 @@ const RETRY_MS = 1;
 let muted = false;
 
 export function mute(on) {
-  muted = on;
+    muted = on;
 }
 
 /** Writes all of `bytes`. Throws what the system says, when the descriptor is closed for example. */
 export function writeAll(fd, bytes) {
-  const length = i.byteLengthOf(bytes);
-  let sent = 0;
-  while (sent < length) {
-    try {
-      sent += writeSync(fd, bytes, sent, length - sent);
-    } catch (error) {
-      if (error.code !== 'EAGAIN' && error.code !== 'EINTR') throw error;
-      i.wait(pause, 0, 0, RETRY_MS);
+    const length = i.byteLengthOf(bytes);
+    let sent = 0;
+    while (sent < length) {
+        try {
+            sent += writeSync(fd, bytes, sent, length - sent);
+        } catch (error) {
+            if (error.code !== 'EAGAIN' && error.code !== 'EINTR') throw error;
+            i.wait(pause, 0, 0, RETRY_MS);
+        }
     }
-  }
 }
 
 export function writeText(fd, text) {
-  try {
-    writeAll(fd, bytesFrom(text));
-  } catch {
-    // A cell has closed it.
-  }
+    try {
+        writeAll(fd, bytesFrom(text));
+    } catch {
+        // A cell has closed it.
+    }
 }
 
 /** For messages of the driver's own. */
 export function complain(text) {
-  writeText(2, `${text}\n`);
+    writeText(2, `${text}\n`);
+}
+
+/** The driver cannot go on: a cell has broken what it is made of, or it has a defect. */
+export function end(reason) {
+    let text = 'something';
+    try {
+        text = `${reason?.stack ?? reason}`;
+    } catch {
+        // A cell's own.
+    }
+    complain(`crownest: the context ends: ${text}`);
+    reallyExit(EXIT_BROKEN);
 }
 
 class Output extends Writable {
-  constructor(fd) {
-    super({ decodeStrings: false });
-    i.defineProperty(this, 'fd', { __proto__: null, value: fd, enumerable: true });
-    this._type = 'pipe';
-    this._isStdio = true;
-  }
-
-  write(chunk, encoding, callback) {
-    if (typeof encoding === 'function') {
-      callback = encoding;
-      encoding = undefined;
+    constructor(fd) {
+        super({ decodeStrings: false });
+        i.defineProperty(this, 'fd', { __proto__: null, value: fd, enumerable: true });
+        this._type = 'pipe';
+        this._isStdio = true;
     }
-    if (typeof chunk !== 'string' && !isView(chunk)) return super.write(chunk, encoding, callback);
-    let failed = null;
-    if (!muted) {
-      try {
-        writeAll(this.fd, bytesOf(chunk, encoding));
-      } catch (error) {
-        failed = error;
-      }
+
+    write(chunk, encoding, callback) {
+        if (typeof encoding === 'function') {
+            callback = encoding;
+            encoding = undefined;
+        }
+        if (typeof chunk !== 'string' && !isView(chunk)) return super.write(chunk, encoding, callback);
+        let failed = null;
+        if (!muted) {
+            try {
+                writeAll(this.fd, bytesOf(chunk, encoding));
+            } catch (error) {
+                failed = error;
+            }
+        }
+        if (typeof callback === 'function') nextTick(callback, failed);
+        return true;
     }
-    if (typeof callback === 'function') nextTick(callback, failed);
-    return true;
-  }
 
-  _write(chunk, encoding, callback) {
-    this.write(chunk, encoding);
-    callback();
-  }
+    _write(chunk, encoding, callback) {
+        this.write(chunk, encoding);
+        callback();
+    }
 
-  _destroy(_error, callback) {
-    callback(null); // The descriptor stays open: it is that of the whole context.
-  }
+    _destroy(_error, callback) {
+        callback(null); // The descriptor stays open: it is that of the whole context.
+    }
 }
 
 function bytesOf(chunk, encoding) {
-  if (typeof chunk === 'string') return bytesFrom(chunk, encoding === 'buffer' ? undefined : encoding);
-  if (isBuffer(chunk)) return chunk;
-  return bytesFrom(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    if (typeof chunk === 'string') return bytesFrom(chunk, encoding === 'buffer' ? undefined : encoding);
+    if (isBuffer(chunk)) return chunk;
+    return bytesFrom(chunk.buffer, chunk.byteOffset, chunk.byteLength);
 }
 
 /** Puts the streams and a console that writes to them in place. */
 export function install() {
-  const stdout = new Output(1);
-  const stderr = new Output(2);
-  const set = (object, key, value) =>
-    i.defineProperty(object, key, { __proto__: null, value, writable: true, enumerable: key !== 'console', configurable: true });
-  set(process, 'stdout', stdout);
-  set(process, 'stderr', stderr);
-  // Node's own console also tells the inspector, which keeps the arguments of a thousand calls.
-  set(globalThis, 'console', new Console({ stdout, stderr }));
+    const stdout = new Output(1);
+    const stderr = new Output(2);
+    const set = (object, key, value) =>
+        i.defineProperty(object, key, {
+            __proto__: null,
+            value,
+            writable: true,
+            enumerable: key !== 'console',
+            configurable: true,
+        });
+    set(process, 'stdout', stdout);
+    set(process, 'stderr', stderr);
+    // Node's own console also tells the inspector, which keeps the arguments of a thousand calls.
+    set(globalThis, 'console', new Console({ stdout, stderr }));
 }

@@ -1,85 +1,90 @@
 /**
- * Timers know the run that has set them.
+ * Timers and ticks know the run that has set them.
  *
  * Code that waits in a loop of its own (`async function` with `await sleep(…)`) cannot be stopped
- * from outside; when its run has been interrupted, its timers no longer fire. And what a timer of
- * an earlier run throws is not an error of the run that is active now.
+ * from outside; when its run has been interrupted, its timers no longer fire. The same holds for a
+ * loop of `process.nextTick`, which Node would take up again. And what a timer of an earlier run
+ * throws is not an error of the run that is active now.
  */
 
 import timersPromises from 'node:timers/promises';
 import timers from 'node:timers';
 import { syncBuiltinESMExports } from 'node:module';
 import { promisify } from 'node:util';
+import { expectTermination } from './callbacks.mjs';
 import * as i from './intrinsics.mjs';
 
 const { clearTimeout } = timers;
 
-let active = () => null;
+/** The kernel: which run is active, and which must not go on. */
+let kernel = { run: null, isStopped: () => false };
 /** The run of the timer whose callback has just thrown. */
 let thrower;
 
 /** That run, once; undefined when it was no timer, null when nobody's. */
 export function takeThrower() {
-  const run = thrower;
-  thrower = undefined;
-  return run;
+    const run = thrower;
+    thrower = undefined;
+    return run;
 }
 
 /** `callback` for a timer that the active run sets. */
 function bound(callback) {
-  if (typeof callback !== 'function') return callback; // Node refuses it.
-  const run = active();
-  return function () {
-    if (run !== null && run.stopped) {
-      clearTimeout(this); // It may be an interval.
-      return;
-    }
-    try {
-      i.apply(callback, this, arguments);
-    } catch (error) {
-      thrower = run;
-      throw error;
-    }
-  };
+    if (typeof callback !== 'function') return callback; // Node refuses it.
+    const { run } = kernel;
+    return function () {
+        if (run !== null && kernel.isStopped(run)) {
+            if (this !== undefined) clearTimeout(this); // It may be an interval.
+            return;
+        }
+        expectTermination();
+        try {
+            i.apply(callback, this, arguments);
+        } catch (error) {
+            thrower = run;
+            throw error;
+        }
+    };
 }
 
 function wrapped(original) {
-  const timer = function (callback) {
-    arguments[0] = bound(callback);
-    return i.apply(original, this, arguments);
-  };
-  i.defineProperty(timer, 'name', { __proto__: null, value: original.name });
-  return timer;
+    const timer = function (callback) {
+        arguments[0] = bound(callback);
+        return i.apply(original, this, arguments);
+    };
+    i.defineProperty(timer, 'name', { __proto__: null, value: original.name });
+    return timer;
 }
 
 /** `await setTimeout(…)` of node:timers/promises, which uses no global. */
 function wrappedPromise(original) {
-  const timer = function () {
-    return stopping(i.apply(original, this, arguments), active());
-  };
-  i.defineProperty(timer, 'name', { __proto__: null, value: original.name });
-  return timer;
+    const timer = function () {
+        return stopping(i.apply(original, this, arguments), kernel.run);
+    };
+    i.defineProperty(timer, 'name', { __proto__: null, value: original.name });
+    return timer;
 }
 
 async function stopping(promise, run) {
-  const value = await promise;
-  if (run !== null && run.stopped) await new i.PromiseClass(() => {});
-  return value;
+    const value = await promise;
+    if (run !== null && kernel.isStopped(run)) await new i.PromiseClass(() => {});
+    return value;
 }
 
-export function install(activeRun) {
-  active = activeRun;
-  const names = ['setTimeout', 'setInterval', 'setImmediate'];
-  for (let index = 0; index < names.length; index++) {
-    const name = names[index];
-    const timer = wrapped(timers[name]);
-    if (name !== 'setInterval') {
-      const promise = wrappedPromise(timersPromises[name]);
-      timersPromises[name] = promise;
-      i.defineProperty(timer, promisify.custom, { __proto__: null, value: promise });
+export function install(activeKernel) {
+    kernel = activeKernel;
+    const names = ['setTimeout', 'setInterval', 'setImmediate'];
+    for (let index = 0; index < names.length; index++) {
+        const name = names[index];
+        const timer = wrapped(timers[name]);
+        if (name !== 'setInterval') {
+            const promise = wrappedPromise(timersPromises[name]);
+            timersPromises[name] = promise;
+            i.defineProperty(timer, promisify.custom, { __proto__: null, value: promise });
+        }
+        timers[name] = timer;
+        globalThis[name] = timer;
     }
-    timers[name] = timer;
-    globalThis[name] = timer;
-  }
-  syncBuiltinESMExports();
+    process.nextTick = wrapped(process.nextTick);
+    syncBuiltinESMExports();
 }

@@ -43,13 +43,11 @@ _FUNCTIONS = (
     classmethod,
 )
 _PROPERTIES = (property, types.GetSetDescriptorType, types.MemberDescriptorType)
-_IMPORT = re.compile(
-    r"^[ \t]*(?:import[ \t]+(?:[\w. \t]+,[ \t]*)*|from[ \t]+)([\w.]*)\Z", re.MULTILINE
-)
-_FROM_IMPORT = re.compile(
-    r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]+\(?(?:[\w \t\n]+,[ \t\n]*)*([\w]*)\Z", re.MULTILINE
-)
-_MAGIC = re.compile(r"^[ \t]*(%{1,2})(\w*)\Z", re.MULTILINE)
+_MODULE = re.compile(r"[ \t]*(?:import|from)[ \t]+([\w.]*)\Z")
+_MORE_MODULES = re.compile(r"[ \t]*import[ \t]+[\w., \t]+\Z")
+_FROM = re.compile(r"[ \t]*from[ \t]+([\w.]+)[ \t]+import\b[ \t(]*")
+_MAGIC = re.compile(r"[ \t]*(%{1,2})(\w*)\Z")
+_LINE_CHARS_MAX = 2_000
 
 
 def complete(kernel, patience, code, cursor):
@@ -105,14 +103,10 @@ class _Finder:
         if place.string_from is not None:
             return self._in_string(place, cursor)
         text = place.text
-        if match := _MAGIC.search(text):
-            return cursor - len(match.group(2)), _magics(match.group(1), match.group(2))
-        if match := _FROM_IMPORT.search(text):
-            return cursor - len(match.group(2)), _members(match.group(1), match.group(2))
-        if match := _IMPORT.search(text):
-            package, _, begun = match.group(1).rpartition(".")
-            return cursor - len(begun), _modules(package, begun)
         begun = place.name_at_end()
+        found = self._after_a_word(place, begun)
+        if found is not None:
+            return cursor - found[0], found[1]
         before = text[: len(text) - len(begun)].rstrip(" \t")
         if before.endswith(".") and not before.endswith(".."):
             source = place.expression_before(len(before) - 1)
@@ -121,6 +115,27 @@ class _Finder:
             **self._names(begun),
             **self._arguments(place, begun),
         }
+
+    def _after_a_word(self, place, begun):
+        """Magics and imports, which the beginning of their line tells: (how many characters are
+        replaced, matches), or None."""
+        line = place.text[-_LINE_CHARS_MAX:].rpartition("\n")[2]
+        if match := _MAGIC.match(line):
+            return len(match.group(2)), _magics(match.group(1), match.group(2))
+        if match := _MODULE.match(line):
+            package, _, begun = match.group(1).rpartition(".")
+            return len(begun), _modules(package, begun)
+        if _MORE_MODULES.match(line):
+            package, _, begun = line.rpartition(",")[2].strip().rpartition(".")
+            return (len(begun), _modules(package, begun)) if " " not in begun else (0, {})
+        if place.brackets and place.brackets[-1][0] == "(":
+            # Names over several lines.
+            opened = place.brackets[-1][1]
+            line = place.text[max(0, opened - _LINE_CHARS_MAX) : opened].rpartition("\n")[2]
+        if match := _FROM.match(line):
+            if place.brackets or _is_list_of_names(line[match.end() :]):
+                return len(begun), _members(match.group(1), begun)
+        return None
 
     def _value(self, source):
         return self._patience.call(LOOK_UP_S_MAX, value_of, source, self._namespace)
@@ -188,6 +203,11 @@ class _Finder:
         except (Exception, TooSlow):
             return {}
         return {key: "property" for key in keys if key.startswith(begun)}
+
+
+def _is_list_of_names(text):
+    """Whether what follows `import` is names and commas alone."""
+    return all(char in ", \t_" or char.isalnum() for char in text)
 
 
 def _dir(value):

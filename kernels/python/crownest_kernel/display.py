@@ -315,7 +315,8 @@ def _fit(event, data, metadata):
         if type(value) is Ready and value.export is not None:
             own["export"] = value.export
         described = described or mime.startswith(_DESCRIBED)
-        size = _size(value)
+        # What the kernel made is bounded already; to find out again would be to encode it twice.
+        size = 0 if type(value) is Ready else _size(value)
         if size > ENTRY_BYTES_MAX:
             omitted.append({"mime": mime, "bytes": size})
         else:

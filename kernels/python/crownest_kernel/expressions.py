@@ -11,8 +11,7 @@ import sys
 import types
 
 _REST = re.compile(r"\w*")
-_IMPORTS = re.compile(r"^[ \t]*import[ \t]+([\w., \t]+?)[ \t]*$", re.MULTILINE)
-_NAME_BEFORE = re.compile(r"(?:[^\W\d]\w*)?\Z")
+_MODULES = re.compile(r"[\w., \t]+\Z")
 # Literals and comments, so that brackets and quotes inside them do not count. An open literal
 # runs to the end.
 _TOKENS = re.compile(
@@ -24,6 +23,8 @@ _TOKENS = re.compile(
 )
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _CODE_CHARS_MAX = 256 * 1024
+NAME_CHARS_MAX = 1_000
+EXPRESSION_CHARS_MAX = 2_000
 _DEPTH_MAX = 40
 
 
@@ -87,7 +88,9 @@ class Place:
             if end < 0:
                 self.string_from, self.string_begins = match.end(), match.start()
                 return len(text)
-            backslashes = end - len(text[match.end() : end].rstrip("\\")) - match.end()
+            backslashes = 0
+            while text[end - 1 - backslashes] == "\\" and end - backslashes > match.end():
+                backslashes += 1
             if backslashes % 2:
                 at = end + 1
                 continue
@@ -96,15 +99,18 @@ class Place:
 
     def name_at_end(self):
         """The beginning of a name right before the end."""
-        return _NAME_BEFORE.search(self.text).group()
+        return self.text[_begin_of_name(self.text, len(self.text)) :]
 
     def expression_before(self, end):
         """Source of the primary expression that ends at `end`: names, attributes, items, calls,
-        literals. Empty when there is none."""
-        text, begin = self.text, end
+        literals. Empty when there is none, or a very long one."""
+        # Nothing before this place is looked at, nor copied again and again.
+        floor = max(0, end - EXPRESSION_CHARS_MAX)
+        text = self.text[floor:end]
+        hidden = [(a - floor, b - floor) for a, b in self._hidden if b > floor and b <= end]
+        begin = len(text)
         while True:
-            stripped = len(text[:begin].rstrip(" \t"))
-            piece = self._piece_before(stripped)
+            piece = _piece_before(text, len(text[:begin].rstrip(" \t")), hidden)
             if piece is None:
                 break
             begin = piece
@@ -118,43 +124,55 @@ class Place:
             # Brackets follow what they are applied to, or stand by themselves.
             if not before or not (before[-1] in ")]}\"'_" or before[-1].isalnum()):
                 break
-        return text[begin:end].strip()
+        return text[begin:].strip() if begin or not floor else ""
 
-    def _piece_before(self, end):
-        """Where the name, literal or bracket that ends at `end` begins."""
-        text = self.text
-        if end <= 0:
-            return None
-        char = text[end - 1]
-        if char in "\"'":
-            return next((a for a, b in reversed(self._hidden) if b == end), None)
-        if char in _PAIRS:
-            return self._bracket_before(end - 1)
-        name = _NAME_BEFORE.search(text[max(0, end - 1000) : end]).group()
-        return end - len(name) if name else None
 
-    def _bracket_before(self, at):
-        depth, hidden = 0, list(self._hidden)
-        while at >= 0:
-            while hidden and hidden[-1][0] > at:
-                hidden.pop()
-            if hidden and hidden[-1][0] <= at < hidden[-1][1]:
-                at = hidden[-1][0] - 1
-                continue
-            char = self.text[at]
-            if char in ")]}":
-                depth += 1
-            elif char in "([{":
-                depth -= 1
-                if depth == 0:
-                    return at
-            at -= 1
+def _begin_of_name(text, end):
+    """Where the name begins that ends at `end`; `end` itself when there is none."""
+    begin = end
+    while begin > max(0, end - NAME_CHARS_MAX) and (
+        text[begin - 1] == "_" or text[begin - 1].isalnum()
+    ):
+        begin -= 1
+    while begin < end and text[begin].isdigit():
+        begin += 1
+    return begin
+
+
+def _piece_before(text, end, hidden):
+    """Where the name, literal or bracket that ends at `end` begins. `hidden`: where literals and
+    comments are."""
+    if end <= 0:
         return None
+    if text[end - 1] in "\"'":
+        return next((max(0, a) for a, b in reversed(hidden) if b == end), None)
+    if text[end - 1] in _PAIRS:
+        return _bracket_before(text, end - 1, hidden)
+    begin = _begin_of_name(text, end)
+    return begin if begin < end else None
+
+
+def _bracket_before(text, at, hidden):
+    depth, left = 0, len(hidden)
+    while at >= 0:
+        while left and hidden[left - 1][0] > at:
+            left -= 1
+        if left and hidden[left - 1][0] <= at < hidden[left - 1][1]:
+            at = hidden[left - 1][0] - 1
+            continue
+        if text[at] in ")]}":
+            depth += 1
+        elif text[at] in "([{":
+            depth -= 1
+            if depth == 0:
+                return at
+        at -= 1
+    return None
 
 
 _BINDINGS = re.compile(
-    r"\b(?:(def|class)\s+|(?:as|for)\s+|(import)\s+)([^\W\d]\w*)"
-    r"|^\s*([^\W\d]\w*)\s*(?::[^=\n]{1,200})?=(?!=)",
+    r"\b(?:(def|class)|as|for|(import))[ \t]{1,20}([^\W\d]\w*)"
+    r"|^[ \t]*([^\W\d]\w*)[ \t]{0,20}(?::[^=\n]{1,200})?=(?!=)",
     re.MULTILINE,
 )
 
@@ -243,8 +261,11 @@ def _item(holder, key):
 def modules_imported_in(source):
     """Modules that a cell would import and that are loaded already, by the names it gives them."""
     found = {}
-    for line in _IMPORTS.findall(source):
-        for part in line.split(","):
+    for line in source.split("\n"):
+        words = line.strip()
+        if not words.startswith("import ") or not _MODULES.match(words):
+            continue
+        for part in words[len("import ") :].split(","):
             name, _, alias = part.partition(" as ")
             name, alias = name.strip(), alias.strip()
             module = sys.modules.get(name if alias else name.partition(".")[0])

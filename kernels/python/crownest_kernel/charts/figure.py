@@ -120,26 +120,33 @@ class _Plot:
             return
         taken, stubs, things = self._containers(), [], []
         for artist in _artists(self.ax):
-            if id(artist) in taken:
-                maker = taken[id(artist)]
-                if maker is not None and maker[0] is artist:
-                    self._add(maker[1], maker[2], things)
-                continue
-            if issubclass(type(artist), mtext.Text) or not artist.get_visible():
-                continue
-            stub = self._stub(artist) if len(stubs) < bars.STUBS_MAX else None
-            if stub is not None:
-                stubs.append((stub, artist))
-                continue
-            self._add(artist, self._reader(artist), things)
+            try:
+                self._read_artist(artist, taken, stubs, things)
+            except Exception:
+                self._cannot_read(artist)
         self._settle_stubs(stubs, things)
         self.series = summaries.merged(self.series)
         self._read_texts()
+
+    def _read_artist(self, artist, taken, stubs, things):
+        if id(artist) in taken:
+            maker = taken[id(artist)]
+            if maker is not None and maker[0] is artist:
+                self._add(maker[1], maker[2], things)
+            return
+        if issubclass(type(artist), mtext.Text) or not _is_shown(artist):
+            return
+        stub = self._stub(artist) if len(stubs) < bars.STUBS_MAX else None
+        if stub is not None:
+            stubs.append((stub, artist))
+        else:
+            self._add(artist, self._reader(artist), things)
 
     def _containers(self):
         """Which artists belong together: {id: (first artist, the whole, its reader)}, or None for
         those that are told by another."""
         taken, told = {}, self._errors_of_bars()
+        shown = {id(artist) for artist in _artists(self.ax) if _is_shown(artist)}
         for group in self.ax.containers:
             readers = (
                 (container.BarContainer, bars.read_bars),
@@ -149,7 +156,7 @@ class _Plot:
             reader = next((r for kind, r in readers if issubclass(type(group), kind)), None)
             if reader is None:
                 continue
-            members = [a for a in group.get_children() if a is not None]
+            members = [a for a in group.get_children() if id(a) in shown]
             if getattr(group, "errorbar", None) is not None:
                 for member in group.errorbar.get_children():
                     taken[id(member)] = None
@@ -168,7 +175,7 @@ class _Plot:
 
         reader = space.reader(self.z)
         for artist in _artists(self.ax):
-            if artist.get_visible() and not issubclass(type(artist), mtext.Text):
+            if _is_shown(artist) and not issubclass(type(artist), mtext.Text):
                 self._add(artist, reader, [])
 
     def _errors_of_bars(self):
@@ -196,10 +203,7 @@ class _Plot:
     def _stub(self, artist):
         if not issubclass(type(artist), lines.Line2D) or self.panel.placed(artist) != (True, True):
             return None
-        try:
-            return bars.stub_of(artist)
-        except Exception:
-            return None
+        return bars.stub_of(artist)
 
     def _add(self, thing, reader, things):
         if len(self.series) >= SERIES_MAX:
@@ -208,8 +212,7 @@ class _Plot:
         try:
             made = reader(self.panel, thing)
         except Exception:
-            self.unknown = True
-            self.budget.cannot_read(_TYPE_NAME(type(thing)))
+            self._cannot_read(thing)
             return
         for one in made if issubclass(type(made), list) else [made]:
             if one is None:
@@ -227,6 +230,10 @@ class _Plot:
                 things.append((one, places, True))
                 things.append((one, values.flat(thing.get_ydata(orig=False)), False))
 
+    def _cannot_read(self, thing):
+        self.unknown = True
+        self.budget.cannot_read(_TYPE_NAME(type(thing)))
+
     def _settle_stubs(self, stubs, things):
         used = bars.attach_stubs(self.panel, things, [stub for stub, _ in stubs])
         for index, (_, artist) in enumerate(stubs):
@@ -237,17 +244,26 @@ class _Plot:
         """Texts in the data: those that stand in the cells of a heatmap belong to it."""
         found = []
         for artist in self.ax.texts:
-            if records.of(artist) is not None or not artist.get_visible():
-                continue
-            text = values.text(artist.get_text())
-            place = getattr(artist, "xy", None) or artist.get_position()
-            if text and self.panel.placed(artist, _transform_of(artist)) == (True, True):
-                x, y = self.ax.convert_xunits(place[0]), self.ax.convert_yunits(place[1])
-                found.append((text, float(x), float(y)))
+            try:
+                found += self._text(artist)
+            except Exception:
+                self._cannot_read(artist)
         for one in self.series:
-            if GRID in one:
-                found = _cell_texts(self.panel, one, found)
+            grid = one.pop(GRID, None)
+            if grid is not None:
+                found = _cell_texts(self.panel, one, grid, found)
         self.annotations = texts_of(self.panel, found, TEXTS_MAX)
+
+    def _text(self, artist):
+        """[(text, x, y)] of a text that stands at a place of the data."""
+        text = values.text(artist.get_text())
+        if records.of(artist) is not None or not text or not _is_shown(artist):
+            return []
+        place = getattr(artist, "xy", None) or artist.get_position()
+        if self.panel.placed(artist, _transform_of(artist)) != (True, True):
+            return []
+        x, y = self.ax.convert_xunits(place[0]), self.ax.convert_yunits(place[1])
+        return [(text, float(x), float(y))]
 
     # === describing ===
 
@@ -285,6 +301,14 @@ class _Plot:
         return made
 
 
+def _is_shown(artist):
+    """Whether an artist is drawn; one that raises counts, and is named when it is read."""
+    try:
+        return bool(artist.get_visible())
+    except Exception:
+        return True
+
+
 def _are_numbers(places):
     return all(type(place) in (int, float) for place in places)
 
@@ -311,9 +335,9 @@ def _read_wedges(ax):
     return reader
 
 
-def _cell_texts(panel, heatmap, found):
+def _cell_texts(panel, heatmap, grid, found):
     """Takes the texts that stand in the cells of a heatmap, as rows of texts, out of `found`."""
-    xs, ys = heatmap.pop(GRID)
+    xs, ys = grid
     if not found or len(found) < 2 or "omitted" in heatmap:
         return found
     columns = {"%.6g" % x: index for index, x in enumerate(xs.tolist())}

@@ -21,7 +21,10 @@ class Record:
 
 def of(artist):
     """The record that an artist belongs to, or None."""
-    return _records.get(artist)
+    try:
+        return _records.get(artist)
+    except Exception:
+        return None  # no hash, or one that raises
 
 
 def watch(axes_class):
