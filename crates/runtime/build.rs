@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a driver consists of, or is built of inside a template.
-const KERNEL_FILES: [&str; 10] = [
-    ".py", ".mjs", ".cjs", ".js", ".sh", ".json", ".java", ".go", "go.mod", "go.sum",
+const KERNEL_FILES: [&str; 11] = [
+    ".py", ".mjs", ".cjs", ".js", ".sh", ".json", ".txt", ".java", ".go", "go.mod", "go.sum",
 ];
 /// Directories that are no part of a driver.
 const NOT_KERNELS: [&str; 6] = [

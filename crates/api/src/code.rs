@@ -1,5 +1,6 @@
 //! Code contexts and code runs.
 
+use crate::output_budget::{BudgetReport, OutputBudget};
 use crate::timestamp::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -100,6 +101,25 @@ pub enum RichOutputs {
     Inline,
 }
 
+/// Extension: the format of whole tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TableExport {
+    Parquet,
+    Csv,
+}
+
+impl TableExport {
+    /// The word on the wire, and the extension of such a file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+        }
+    }
+}
+
 /// `POST /v1/sandboxes/{id}/code/runs` and `/code/runs/stream`.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -122,6 +142,9 @@ pub struct RunCode {
     /// Extension: how much of the output the result holds, and how it is tidied for a reader that
     /// pays for every byte.
     pub output_budget: Option<OutputBudget>,
+    /// Extension: each table that is shown is an artifact too, whole, in that format. Needs the
+    /// scope `artifact:create`.
+    pub table_export: Option<TableExport>,
     /// Extension, with `outputBudget`: what the result does not hold is in an artifact, which needs
     /// the scope `artifact:create`.
     pub keep_full_output: Option<bool>,
@@ -131,82 +154,6 @@ pub struct RunCode {
     /// Extension: answer as soon as the run is on record (202). It goes on whoever is connected,
     /// also over a restart of the server.
     pub detached: Option<bool>,
-}
-
-/// Extension: bounds of the output in a result. They hold for stdout and for stderr, each by
-/// itself; the events of a stream stay complete.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct OutputBudget {
-    /// Bytes of text, the line that stands for what was left out included.
-    #[schema(minimum = 256, maximum = 33_554_432)]
-    pub max_bytes: u64,
-    /// Bytes that are kept of the beginning when not everything fits; default: half.
-    pub head: Option<u64>,
-    /// Bytes that are kept of the end; default: what `head` leaves.
-    pub tail: Option<u64>,
-    /// Leave out escape sequences of terminals: colours, cursor movements, titles, links.
-    pub strip_ansi: Option<bool>,
-    /// Replace lines that follow their like by one that says how many, and keep of a line that was
-    /// written over (a progress bar) its last state.
-    pub collapse_repeats: Option<bool>,
-}
-
-/// Extension: what an output budget left of one stream. `totalBytes` and the text of repeat
-/// marks are what is kept, left out, stripped and collapsed together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BudgetedStream {
-    /// Everything that was printed.
-    pub total_bytes: u64,
-    pub total_lines: u64,
-    /// Left out between beginning and end, after stripping and collapsing.
-    pub omitted_bytes: u64,
-    pub omitted_lines: u64,
-    /// Escape sequences.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub stripped_bytes: u64,
-    /// Repeated lines and what was written over.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub collapsed_bytes: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub collapsed_lines: u64,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde asks for"
-)]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-/// Extension: what an output budget left of both streams.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BudgetReport {
-    pub stdout: BudgetedStream,
-    pub stderr: BudgetedStream,
-    /// With `keepFullOutput`, when the result does not hold everything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub full_output: Option<FullOutput>,
-}
-
-/// Extension: where the whole output is: both streams in the order in which they were printed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum FullOutput {
-    /// Read it by pages with `Range`.
-    Artifact {
-        #[serde(rename = "artifactId")]
-        artifact_id: String,
-        #[serde(rename = "contentType")]
-        content_type: String,
-        #[serde(rename = "sizeBytes")]
-        size_bytes: u64,
-    },
-    /// It was not kept.
-    Rejected { reason: RejectedReason },
 }
 
 /// Extension: what a run used. Processor time and memory are what the kernel counted for the

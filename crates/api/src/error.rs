@@ -87,8 +87,14 @@ error_codes! {
     /// took effect is unknown.
     RequestInterrupted = "request_interrupted", 409;
     StreamGap = "stream_gap", 409;
+    /// The sandbox is paused: it has to be resumed first.
+    SandboxPaused = "sandbox_paused", 409;
+    /// There is nothing to resume.
+    SandboxNotPaused = "sandbox_not_paused", 409;
     /// No code of this context waits for a line.
     InputNotAwaited = "input_not_awaited", 409;
+    /// The snapshot is being made, or its making failed.
+    SnapshotNotReady = "snapshot_not_ready", 409;
     UploadConflict = "upload_conflict", 409;
     UploadIncomplete = "upload_incomplete", 409;
     UsageExportInProgress = "usage_export_in_progress", 409;

@@ -67,6 +67,10 @@ pub const OUTPUT_BUDGET_BYTES_MIN: usize = 256;
 pub const OUTPUT_BUDGET_BYTES_MAX: usize = RUN_OUTPUT_BYTES_MAX;
 /// Notices kept for one run.
 pub const RUN_NOTICES_MAX: usize = 64;
+/// Tables of one run that are exported whole.
+pub const RUN_EXPORTS_MAX: usize = 16;
+/// Largest such file.
+pub const TABLE_EXPORT_BYTES_MAX: u64 = 1 << 30;
 /// Rich outputs kept for one run.
 pub const RUN_OUTPUTS_MAX: usize = 256;
 /// Rich output of one run, all together.

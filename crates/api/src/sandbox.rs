@@ -17,6 +17,8 @@ pub enum SandboxStatus {
     Running,
     /// Ready, and nothing is active.
     Idle,
+    /// Extension: everything in it is stopped and kept in memory, until `/resume`.
+    Paused,
     Expiring,
     Destroyed,
     Failed,
@@ -32,6 +34,7 @@ impl SandboxStatus {
             Self::Ready => "ready",
             Self::Running => "running",
             Self::Idle => "idle",
+            Self::Paused => "paused",
             Self::Expiring => "expiring",
             Self::Destroyed => "destroyed",
             Self::Failed => "failed",
@@ -144,6 +147,8 @@ pub struct CreateSandbox {
     pub metadata: Option<Metadata>,
     /// A backup to start from; not enabled.
     pub restore_from: Option<String>,
+    /// Extension: a snapshot whose files it begins with; brings its template along.
+    pub snapshot_id: Option<String>,
     /// Extension: environment of every command and context in the sandbox.
     pub env: Option<BTreeMap<String, String>>,
     /// Extension: `proxy` (default) or `none`.

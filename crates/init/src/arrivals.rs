@@ -3,6 +3,7 @@
 //! Both end in a [`Driver`] that somebody waits for until it has said `ready`.
 
 use crate::calls::{Handled, ReplyTo, refuse};
+use crate::clock;
 use crate::driver::{Background, Control, Driver, Role, Waiting};
 use crate::environment::{self, Environment, Prepared};
 use crate::host::Host;
@@ -16,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where a driver starts that does not know its context yet.
 const SPARE_DIRECTORY: &str = "/workspace";
@@ -248,7 +249,7 @@ impl Host {
 }
 
 fn waiting(reply: ReplyTo, start: Option<KernelOp>) -> Waiting {
-    let until = Instant::now() + Duration::from_millis(DRIVER_READY_MS_MAX);
+    let until = clock::now() + Duration::from_millis(DRIVER_READY_MS_MAX);
     Waiting {
         reply,
         until,

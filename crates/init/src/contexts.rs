@@ -3,6 +3,7 @@
 //! How a driver comes is in `arrivals.rs`, what a run is in `runs.rs`.
 
 use crate::calls::{Answer, Handled, done, refuse};
+use crate::clock;
 use crate::driver::{Dead, Driver, Role};
 use crate::environment::{self, Environment};
 use crate::host::Host;
@@ -113,7 +114,7 @@ impl Host {
             driver.kill("bad_frame");
         } else if driver.control.is_closed() && driver.hung_up_until.is_none() {
             let grace = Duration::from_millis(HANG_UP_GRACE_MS);
-            driver.hung_up_until = Some(Instant::now() + grace);
+            driver.hung_up_until = Some(clock::now() + grace);
         }
         if ready {
             self.driver_ready(key);
@@ -219,7 +220,7 @@ impl Host {
     /// `SpareDeadline`: what is spare by then is wanted by nobody and only takes memory.
     pub(crate) fn set_spare_deadline(&mut self, after_ms: u64) -> Handled {
         let after = Duration::from_millis(after_ms.min(SPARE_MS_MAX));
-        self.spare_deadline = Some(Instant::now() + after);
+        self.spare_deadline = Some(clock::now() + after);
         done()
     }
 

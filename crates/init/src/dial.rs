@@ -4,6 +4,7 @@
 //! event loop, for a bounded time.
 
 use crate::calls::{Answer, Handled, ReplyTo, refuse};
+use crate::clock;
 use crate::host::{EGRESS_PORT, Host};
 use crate::output::set_nonblocking;
 use crate::poller::{Source, Token};
@@ -84,7 +85,7 @@ impl Host {
                 format!("watch the connection: {error}"),
             );
         }
-        let until = Instant::now() + Duration::from_millis(DIAL_MS_MAX);
+        let until = clock::now() + Duration::from_millis(DIAL_MS_MAX);
         self.dials.insert(
             key,
             Dial {

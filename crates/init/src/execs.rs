@@ -5,6 +5,7 @@
 //! is read and thrown away by [`crate::sinks`], so that it is never killed by a closed pipe.
 
 use crate::calls::{Answer, Handled, ReplyTo, done, refuse};
+use crate::clock;
 use crate::environment::{self, Environment, Prepared};
 use crate::host::Host;
 use crate::output::{OutputPipe, Piece};
@@ -147,7 +148,7 @@ impl Host {
             pipe(stdout, Token::ExecStdout(key), Stream::Stdout)?,
             pipe(stderr, Token::ExecStderr(key), Stream::Stderr)?,
         ];
-        let started = Instant::now();
+        let started = clock::now();
         let timeout = request
             .timeout_ms
             .map(|ms| Duration::from_millis(ms.min(TIMEOUT_MS_MAX)));
@@ -220,7 +221,7 @@ impl Host {
         if exec.exit.is_none() {
             exec.signal(signal);
             if escalate && exec.kill_at.is_none() {
-                exec.kill_at = Some(Instant::now() + Duration::from_millis(KILL_GRACE_MS));
+                exec.kill_at = Some(clock::now() + Duration::from_millis(KILL_GRACE_MS));
             }
         }
         done()
@@ -310,7 +311,7 @@ impl Host {
 /// One read of one pipe.
 fn read_output(exec: &mut Exec, index: usize, targets: &mut Targets, buffer: &mut [u8]) {
     let pipe = &mut exec.pipes[index];
-    if let Piece::Bytes(bytes) = pipe.read_paced(buffer, Instant::now()) {
+    if let Piece::Bytes(bytes) = pipe.read_paced(buffer, clock::now()) {
         push_output(targets, exec.exec, pipe.stream, bytes);
     }
 }
@@ -337,7 +338,7 @@ fn drain(exec: &mut Exec, targets: &mut Targets, buffer: &mut [u8]) -> bool {
 
 fn finish(exec: &Exec, targets: &mut Targets) {
     let Some(exit) = exec.exit else { return };
-    let duration_us = u64::try_from(exec.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let duration_us = u64::try_from(clock::since(exec.started).as_micros()).unwrap_or(u64::MAX);
     let outcome = exec.outcome(exit);
     let target = exec.exec;
     targets.push(target, Vec::new(), |seq| EventKind::ExecDone {

@@ -6,6 +6,7 @@
 //! is where flow control happens: a full window is a pipe that nobody watches.
 
 use crate::calls::{Answer, Handled, ReplyTo};
+use crate::clock;
 use crate::connection::{Connection, ConnectionError};
 use crate::dial::Dial;
 use crate::driver::Driver;
@@ -143,7 +144,10 @@ impl Host {
             if self.reap_again {
                 self.reap();
             }
-            let now = Instant::now();
+            if clock::is_forgotten() {
+                self.start_clock();
+            }
+            let now = clock::now();
             self.expire_drivers(now);
             self.expire_execs(now);
             self.expire_dials(now);
@@ -157,6 +161,12 @@ impl Host {
         match event.token {
             Token::Listener => self.accept(),
             Token::Signals => return self.read_signals(),
+            Token::Deadline if clock::is_stopped() => {
+                // Whoever starts the clock says first when the end is now.
+                if let Err(error) = self.deadline.want(EventFlags::empty()) {
+                    log!("unwatch the deadline: {error}");
+                }
+            }
             Token::Deadline => return Some(End::Deadline),
             Token::Link(number) => self.connection_ready(number, event.flags),
             Token::DriverControl(key) => self.driver_control(key, event.flags),
@@ -299,6 +309,7 @@ impl Host {
                 .collect(),
             targets: self.targets.states(),
             deadline_ms: self.deadline_left_ms(),
+            clock_stopped: clock::is_stopped(),
         }
     }
 
@@ -422,8 +433,21 @@ impl Host {
         let dials = self.dials.values().map(|dial| Some(dial.until));
         let spares = std::iter::once(self.spare_deadline);
         let next = drivers.chain(execs).chain(dials).chain(spares);
-        let next = next.flatten().min()?;
-        Some(next.saturating_duration_since(Instant::now()))
+        let next = next.flatten().min();
+        let next = next.map(|next| next.saturating_duration_since(clock::now()));
+        if clock::is_stopped() {
+            // Nothing becomes due; what was due when it stopped must not be asked for in a circle.
+            return Some(clock::STOPPED_TICK);
+        }
+        next
+    }
+
+    /// `ClockStart`, or nobody is left who would say it.
+    pub(crate) fn start_clock(&mut self) {
+        clock::start();
+        if let Err(error) = self.deadline.want(EventFlags::IN) {
+            log!("watch the deadline: {error}");
+        }
     }
 
     pub(crate) fn new_key(&mut self) -> u64 {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of this protocol; init and server refuse each other when it differs.
-pub const LINK_VERSION: u32 = 4;
+pub const LINK_VERSION: u32 = 5;
 /// Un-acknowledged bytes that init keeps for one run or process: bodies, and a fixed cost for each
 /// event. Acknowledge long before so many have come, at the latest after half of it.
 pub const WINDOW_BYTES_MAX: usize = 1024 * 1024;
@@ -54,6 +54,11 @@ pub const PATH_DEFAULT: &str =
     "/home/user/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Entries in one directory listing; a directory with more is refused with `too_many`.
 pub const LIST_ENTRIES_MAX: usize = 10_000;
+/// Entries that one `FileRemoveTree` removes or looks at before it answers: some milliseconds, in
+/// which init does nothing else.
+pub const REMOVE_BATCH_ENTRIES_MAX: usize = 256;
+/// Paths in one `PathExpand`.
+pub const EXPAND_PATHS_MAX: usize = 1_000;
 
 /// Which of a process's two pipes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -118,6 +123,11 @@ pub enum Request {
     /// process of the sandbox gets; that of its context arrives with `ContextOpen`. Reply when it
     /// has said `ready`. It stays spare until `ContextOpen` claims it.
     SpareSpawn { language: String, argv: Vec<String> },
+    /// The sandbox is about to be stopped: no timeout of a run, process or driver runs from now on,
+    /// and the sandbox's own deadline is not acted upon. Replied at once.
+    ClockStop,
+    /// Takes that back. It is sent before the sandbox goes on, with a `Deadline` before it.
+    ClockStart,
     /// Ends, that much later, every driver that no context has claimed by then.
     SpareDeadline { after_ms: u64 },
     /// Kills the context's driver and everything in its session.
@@ -172,10 +182,23 @@ pub enum Request {
     /// Send again what came after `seq`; acknowledges up to there. Error `unknown_target` when it
     /// was forgotten, `invalid` when events after `seq` were already acknowledged.
     Attach { target: u64, seq: u64 },
-    /// Reply: `stat`.
-    FileStat { path: String, within: Within },
-    /// Reply: `entries`, sorted by name.
-    FileList { path: String, within: Within },
+    /// Reply: `paths`, in their order, with `~` and `$NAME` of the sandbox's environment replaced.
+    /// A name that is not set is nothing, as in a shell.
+    PathExpand { paths: Vec<String> },
+    /// Reply: `stat`; with `link` that of a link itself.
+    FileStat {
+        path: String,
+        within: Within,
+        #[serde(default, skip_serializing_if = "is_false")]
+        link: bool,
+    },
+    /// Reply: `entries`, sorted by name. With `link`, a link to a directory is not a directory.
+    FileList {
+        path: String,
+        within: Within,
+        #[serde(default, skip_serializing_if = "is_false")]
+        link: bool,
+    },
     /// Reply body = content from `offset`, at most `length` bytes (≤ FILE_BYTES_MAX); `stat` too.
     FileRead {
         path: String,
@@ -206,6 +229,9 @@ pub enum Request {
         overwrite: bool,
         parents: bool,
         mode: u32,
+        /// Also the mode of a file that is replaced, which keeps its own otherwise.
+        #[serde(default, skip_serializing_if = "is_false")]
+        mode_always: bool,
     },
     /// Body = the next piece (≤ [`UPLOAD_PIECE_BYTES_MAX`]). `offset` is what has come before: a
     /// piece out of order is `invalid`.
@@ -225,9 +251,27 @@ pub enum Request {
         to: String,
         within: Within,
         overwrite: bool,
+        /// Make missing directories above `to`.
+        #[serde(default, skip_serializing_if = "is_false")]
+        parents: bool,
     },
     /// A file or an empty directory.
     FileRemove { path: String, within: Within },
+    /// A directory and what is in it: at most [`REMOVE_BATCH_ENTRIES_MAX`] entries. Links are
+    /// removed, never followed. Reply: `more` when something is left; ask again.
+    FileRemoveTree { path: String, within: Within },
+    /// Changes mode and owner of what a path leads to, as far as the tenant's user may. Reply:
+    /// `stat`.
+    FileChange {
+        path: String,
+        within: Within,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<u32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gid: Option<u32>,
+    },
     /// Makes entries below `/workspace` in their order; body = their bytes, one after the other.
     /// At most [`crate::unpack::ENTRIES_MAX`] entries and [`FILE_BYTES_MAX`] bytes. Not undone
     /// when one fails: the error names it.
@@ -263,6 +307,9 @@ pub enum EventKind {
         /// Milliseconds until the sandbox ends itself; absent when no deadline was set.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline_ms: Option<u64>,
+        /// Whether it waits for a `ClockStart`.
+        #[serde(default, skip_serializing_if = "is_false")]
+        clock_stopped: bool,
     },
     /// Answer to the call with that id. Body when the request says so.
     Reply {
@@ -327,6 +374,10 @@ pub struct Reply {
     pub stat: Option<FileStat>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries: Option<Vec<FileEntry>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
 }
 
 /// Why a call failed.
@@ -363,6 +414,8 @@ pub enum CallErrorCode {
     FileTooLarge,
     PermissionDenied,
     NoSpace,
+    /// A move between two file systems of the sandbox.
+    OtherFileSystem,
     /// Nothing listens on that port.
     PortClosed,
     Invalid,
@@ -446,6 +499,8 @@ pub struct FileStat {
     pub mode: u32,
     /// Milliseconds since 1970.
     pub modified_ms: i64,
+    /// When it was made; where the file system does not know, when it was changed last.
+    pub created_ms: i64,
     pub uid: u32,
     pub gid: u32,
 }

@@ -21,6 +21,7 @@
 
 mod arrivals;
 mod calls;
+mod clock;
 mod connection;
 mod contexts;
 mod dial;
@@ -64,7 +65,10 @@ const EGRESS_BACKLOG: i32 = 512;
 /// Where the listening socket is.
 const LISTENER_FD: i32 = 3;
 /// Nothing above the listening socket was promised.
-const FIRST_OWN_FD: u32 = 4;
+const FIRST_OWN_FD: u32 = 5;
+/// Where the spawner keeps a name of the sandbox's writable layer, for itself: it is not used here,
+/// and closed for everything that is started.
+const LAYER_FD: i32 = 4;
 
 /// Why init could not start.
 #[derive(Debug)]
@@ -115,6 +119,10 @@ fn start() -> Result<Host, StartError> {
         .map_err(step("not dumpable"))?;
     drop_inheritable_rights().map_err(step("capabilities"))?;
     let listener = take_listener()?;
+    if let Ok(layer) = startup::take_inherited(LAYER_FD) {
+        // Open as long as this process lives.
+        std::mem::forget(layer);
+    }
     fds::close_from(FIRST_OWN_FD).map_err(step("close fds"))?;
     let null = open_null().map_err(step("open /dev/null"))?;
     rustix::process::umask(Mode::WGRP | Mode::WOTH);

@@ -1,6 +1,7 @@
 //! One stdout or stderr of a tenant process, read without ever waiting for it, and not more often
 //! than it is worth.
 
+use crate::clock;
 use crate::pace::Pace;
 use crate::poller::{Poller, Source, Token};
 use crownest_init::characters::complete_characters;
@@ -125,7 +126,7 @@ impl OutputPipe {
 
     /// What it holds was most likely printed before what another channel brings now.
     pub(crate) fn is_busy(&self) -> bool {
-        self.pace.is_busy(Instant::now())
+        self.pace.is_busy(clock::now())
     }
 
     /// Is something in it left there on purpose?

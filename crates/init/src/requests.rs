@@ -1,13 +1,16 @@
 //! What each request of the server does: one line each, the work is elsewhere.
 
-use crate::calls::{ReplyTo, done, refuse};
+use crate::calls::{Answer, ReplyTo, done, refuse};
+use crate::clock;
 use crate::connection::Incoming;
 use crate::environment;
 use crate::execs::ExecRequest;
 use crate::files;
 use crate::host::Host;
 use crate::runs::Cell;
-use crownest_init::link::{CallErrorCode, Request};
+use crownest_init::expand;
+use crownest_init::link::{CallErrorCode, Reply, Request};
+use std::collections::BTreeMap;
 
 impl Host {
     /// Handles one request; the answer goes out now or later, exactly once.
@@ -30,6 +33,14 @@ impl Host {
                 self.environment.extend(env);
                 done()
             }),
+            Request::ClockStop => {
+                clock::stop();
+                done()
+            }
+            Request::ClockStart => {
+                self.start_clock();
+                done()
+            }
             Request::ContextAdopt { language } => self.context_adopt(to, language, fds),
             Request::ContextOpen {
                 context,
@@ -90,6 +101,15 @@ impl Host {
                 escalate,
             } => self.exec_signal(exec, signal, escalate),
             Request::Dial { port } => self.dial(to, port),
+            Request::PathExpand { paths } => {
+                let env = environment::for_running(&self.environment, &BTreeMap::new());
+                expand::all(&paths, &env).map(|paths| {
+                    Some(Answer::from(Reply {
+                        paths: Some(paths),
+                        ..Reply::default()
+                    }))
+                })
+            }
             request @ (Request::FileStat { .. }
             | Request::FileList { .. }
             | Request::FileRead { .. }
@@ -97,6 +117,8 @@ impl Host {
             | Request::FileMkdir { .. }
             | Request::FileMove { .. }
             | Request::FileRemove { .. }
+            | Request::FileRemoveTree { .. }
+            | Request::FileChange { .. }
             | Request::FileUnpack { .. }
             | Request::FileOpen { .. }
             | Request::UploadBegin { .. }

@@ -8,6 +8,7 @@
 //! frames only the one answer counts.
 
 use crate::calls::{Handled, done, refuse};
+use crate::clock;
 use crate::contexts::find_context;
 use crate::driver::Driver;
 use crate::environment;
@@ -72,7 +73,7 @@ pub(crate) struct RunEnd {
 
 impl ActiveRun {
     fn new(run: u64, timeout_ms: u64, options: &RunOptions) -> Self {
-        let started = Instant::now();
+        let started = clock::now();
         Self {
             run,
             started,
@@ -205,7 +206,7 @@ impl Host {
             if let Some(active) = &mut driver.run {
                 active.interrupted = true;
                 active.interrupt_group_at =
-                    Some(Instant::now() + Duration::from_millis(INTERRUPT_GROUP_MS));
+                    Some(clock::now() + Duration::from_millis(INTERRUPT_GROUP_MS));
             }
         }
         done()
@@ -278,7 +279,7 @@ fn operation(run: u64, code: String, cell: Cell) -> KernelOp {
 
 /// One read of one pipe, to wherever its output belongs now.
 fn read_output(driver: &mut Driver, index: usize, targets: &mut Targets, buffer: &mut [u8]) {
-    let Piece::Bytes(bytes) = driver.pipes[index].read_paced(buffer, Instant::now()) else {
+    let Piece::Bytes(bytes) = driver.pipes[index].read_paced(buffer, clock::now()) else {
         return;
     };
     match driver.active_run() {
@@ -444,7 +445,7 @@ fn finish(driver: &mut Driver, targets: &mut Targets) -> bool {
                 context_alive: false
             }
     );
-    let duration_us = u64::try_from(active.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let duration_us = u64::try_from(clock::since(active.started).as_micros()).unwrap_or(u64::MAX);
     targets.push(target, Vec::new(), |seq| EventKind::RunDone {
         target,
         seq,

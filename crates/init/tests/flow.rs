@@ -65,7 +65,9 @@ fn a_full_window_stops_the_program_and_nobody_else() {
     );
     let mut bytes = 0;
     while bytes < WINDOW_BYTES_MAX - 128 * 1024 {
-        bytes += client.event().1.len();
+        let (kind, body) = client.event();
+        assert!(!matches!(kind, EventKind::ExecDone { .. }), "{kind:?}");
+        bytes += body.len();
     }
     client.ignored = Some(1);
     for exec in 2..20 {
@@ -101,7 +103,9 @@ fn one_acknowledgement_is_enough_for_what_has_ended_with_a_full_window() {
     client.shell(1, "echo $$ > pid; exec cat /dev/zero", None);
     let mut bytes = 0;
     while bytes < WINDOW_BYTES_MAX - 128 * 1024 {
-        bytes += client.event().1.len();
+        let (kind, body) = client.event();
+        assert!(!matches!(kind, EventKind::ExecDone { .. }), "{kind:?}");
+        bytes += body.len();
     }
     client.ignored = Some(1);
     // Gone from /proc: init has reaped it, and what the window had no room for is in the pipe.

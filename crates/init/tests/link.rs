@@ -4,7 +4,7 @@
 
 mod sandbox;
 
-use crownest_init::link::{CallErrorCode, EventKind, LINK_VERSION, Request};
+use crownest_init::link::{CallErrorCode, EventKind, ExecOutcome, LINK_VERSION, Request};
 use rustix::net::{SocketFlags, accept_with};
 use sandbox::{Client, Sandbox};
 use std::io::{Read, Write};
@@ -207,6 +207,7 @@ fn ports_are_reached_by_descriptor() {
         let at_once = client.call(Request::FileStat {
             path: ".".into(),
             within: crownest_init::link::Within::Workspace,
+            link: false,
         });
         at_once.unwrap();
         match client.answer(id) {
@@ -301,6 +302,36 @@ fn the_deadline_ends_everything() {
         took > Duration::from_millis(100) && took < Duration::from_secs(5),
         "{took:?}"
     );
+}
+
+#[test]
+fn nothing_is_over_while_the_clock_stands() {
+    let Some((mut sandbox, mut client)) = start() else {
+        return;
+    };
+    client.shell(1, "sleep 1; echo in time", Some(400));
+    client.call(Request::ClockStop).unwrap();
+    // Over long before the process ends: heard of, and not acted upon.
+    client.call(Request::Deadline { after_ms: 100 }).unwrap();
+    let said = client.until_end(1);
+    assert_eq!(said.exec_outcome(), ExecOutcome::Exited { code: 0 });
+    assert_eq!(said.out(), "in time\n");
+
+    // It is on record for the next server, which gives the sandbox its time and the clock a start.
+    let mut client = sandbox.connect();
+    let (EventKind::Hello { clock_stopped, .. }, _) = client.hello() else {
+        panic!()
+    };
+    assert!(clock_stopped);
+    client.call(Request::Deadline { after_ms: 60_000 }).unwrap();
+    client.call(Request::ClockStart).unwrap();
+    let started = Instant::now();
+    client.shell(2, "sleep 100", Some(300));
+    let said = client.until_end(2);
+    assert_eq!(said.exec_outcome(), ExecOutcome::TimedOut { signal: 15 });
+    assert!(started.elapsed() < Duration::from_secs(20));
+    client.call(Request::Deadline { after_ms: 100 }).unwrap();
+    assert_eq!(sandbox.wait(), Some(0));
 }
 
 #[test]

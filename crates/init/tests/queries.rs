@@ -191,13 +191,11 @@ fn nobody_is_asked_unless_the_run_said_so_and_once_at_a_time() {
     };
     let said = client.run_to_end("c", 1, "say('input', run=run, prompt='x', password=False)");
     assert!(said.kernel.is_empty(), "{said:?}");
-    // In one piece: the second question is there before the first can be answered.
-    let twice = "import json, struct\n\
-        frame = json.dumps({'ev': 'input', 'run': run, 'prompt': 'x', 'password': True}).encode()\n\
-        raw((struct.pack('>I', len(frame)) + frame) * 2)\n\
-        print(read_frame()['value'])";
-    let twice = format!("import __main__; read_frame = __main__.read_frame\n{twice}");
-    client.run_with("c", 2, &twice, 60_000, with_input());
+    // In one write, so that init has both before it can have answered the first.
+    let twice = "import __main__, json, struct\n\
+        d = json.dumps({'ev': 'input', 'run': run, 'prompt': 'x', 'password': True}).encode()\n\
+        raw(2 * (struct.pack('>I', len(d)) + d))\nprint(__main__.read_frame()['value'])";
+    client.run_with("c", 2, twice, 60_000, with_input());
     client.event();
     let eof = false;
     client

@@ -17,6 +17,7 @@ fn begin(upload: u64, path: &str) -> Request {
         overwrite: true,
         parents: false,
         mode: 0o644,
+        mode_always: false,
     }
 }
 

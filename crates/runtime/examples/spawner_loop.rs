@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let templates_dir = Path::new("/var/lib/crownest/templates");
     if arguments.get(1).is_some_and(|a| a == "spawner") {
         let config = SpawnerConfig {
+            snapshots_dir: None,
             layout: Layout::new(arguments[2].parse()?),
             templates_dir: templates_dir.to_owned(),
             server_uid: 0,
@@ -78,6 +79,7 @@ async fn measure(
         client.destroy(&key).await?;
     }
     let spec = |n: usize| CreateSpec {
+        snapshot: None,
         key: SandboxKey::new(&format!("loop{n}")).expect("letters and digits"),
         template,
         limits: Limits::default(),

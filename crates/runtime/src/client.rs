@@ -10,6 +10,7 @@ use crate::command::{
     TemplateDigest, decode_answer, encode_command,
 };
 use crate::layout::Layout;
+use crate::snapshot::SnapshotSize;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, connect, recvmsg, send, socket_with,
@@ -28,6 +29,8 @@ use tokio::sync::oneshot;
 
 /// Longest time for one command; the spawner answers in milliseconds, a cold zygote in seconds.
 const ANSWER_MS_MAX: u64 = 30_000;
+/// The same where the files of a snapshot are read or written; the spawner gives up before.
+const SNAPSHOT_ANSWER_MS_MAX: u64 = 330_000;
 /// File descriptors in one answer.
 const ANSWER_FDS_MAX: usize = 4;
 
@@ -53,6 +56,8 @@ pub struct CreateSpec {
     pub template: TemplateDigest,
     pub limits: Limits,
     pub network: Network,
+    /// What its files are at first, instead of the template's alone.
+    pub snapshot: Option<SandboxKey>,
 }
 
 /// What was made.
@@ -121,8 +126,12 @@ impl SpawnerClient {
             template: spec.template,
             limits: spec.limits,
             network: spec.network,
+            snapshot: spec.snapshot.clone(),
         };
-        self.done(&command).await?;
+        match self.call_within(&command, patience(&spec.snapshot)).await? {
+            (Answer::Done, _) => {}
+            _ => return Err(ClientError::Answer),
+        }
         Ok(Created {
             init_socket: self.inner.layout.init_socket(&spec.key),
         })
@@ -183,6 +192,43 @@ impl SpawnerClient {
         .await
     }
 
+    /// Keeps the files of a sandbox that stands still.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn snapshot(
+        &self,
+        key: &SandboxKey,
+        snapshot: &SandboxKey,
+    ) -> Result<SnapshotSize, ClientError> {
+        let command = Command::Snapshot {
+            key: key.clone(),
+            snapshot: snapshot.clone(),
+        };
+        let limit = Duration::from_millis(SNAPSHOT_ANSWER_MS_MAX);
+        match self.call_within(&command, limit).await? {
+            (Answer::Snapshot(size), _) => Ok(size),
+            _ => Err(ClientError::Answer),
+        }
+    }
+
+    /// Removes what is kept under that name, if anything is.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn remove_snapshot(&self, snapshot: &SandboxKey) -> Result<(), ClientError> {
+        let snapshot = snapshot.clone();
+        self.done(&Command::SnapshotRemove { snapshot }).await
+    }
+
+    /// Every name under which something is kept.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn list_snapshots(&self) -> Result<Vec<SandboxKey>, ClientError> {
+        self.keys(|after| Command::SnapshotList { after }).await
+    }
+
     /// What a sandbox uses.
     ///
     /// # Errors
@@ -199,12 +245,17 @@ impl SpawnerClient {
     /// # Errors
     /// [`ClientError`]
     pub async fn list(&self) -> Result<Vec<SandboxKey>, ClientError> {
+        self.keys(|after| Command::List { after }).await
+    }
+
+    /// Asks until there are no more.
+    async fn keys(
+        &self,
+        command: impl Fn(Option<SandboxKey>) -> Command,
+    ) -> Result<Vec<SandboxKey>, ClientError> {
         let mut all: Vec<SandboxKey> = Vec::new();
         loop {
-            let command = Command::List {
-                after: all.last().cloned(),
-            };
-            let (Answer::Keys(keys), _) = self.call(&command).await? else {
+            let (Answer::Keys(keys), _) = self.call(&command(all.last().cloned())).await? else {
                 return Err(ClientError::Answer);
             };
             if keys.is_empty() {
@@ -230,6 +281,15 @@ impl SpawnerClient {
     }
 
     async fn call(&self, command: &Command) -> Result<(Answer, Vec<OwnedFd>), ClientError> {
+        self.call_within(command, Duration::from_millis(ANSWER_MS_MAX))
+            .await
+    }
+
+    async fn call_within(
+        &self,
+        command: &Command,
+        limit: Duration,
+    ) -> Result<(Answer, Vec<OwnedFd>), ClientError> {
         let connection = self.connection()?;
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
@@ -243,7 +303,6 @@ impl SpawnerClient {
             number,
         };
         connection.send(&encode_command(number, command)).await?;
-        let limit = Duration::from_millis(ANSWER_MS_MAX);
         match tokio::time::timeout(limit, receiver).await {
             Ok(Ok((Answer::Refused(refusal), _))) => Err(ClientError::Refused(refusal)),
             Ok(Ok(answer)) => Ok(answer),
@@ -268,6 +327,13 @@ impl SpawnerClient {
         *slot = Some(Arc::clone(&connection));
         Ok(connection)
     }
+}
+
+fn patience(snapshot: &Option<SandboxKey>) -> Duration {
+    Duration::from_millis(match snapshot {
+        None => ANSWER_MS_MAX,
+        Some(_) => SNAPSHOT_ANSWER_MS_MAX,
+    })
 }
 
 struct Forget<'a> {

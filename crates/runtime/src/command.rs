@@ -6,6 +6,7 @@
 
 mod wire;
 
+use crate::snapshot::SnapshotSize;
 use std::fmt;
 
 pub use wire::{decode_answer, decode_command, encode_answer, encode_command};
@@ -194,7 +195,19 @@ pub enum Command {
         template: TemplateDigest,
         limits: Limits,
         network: Network,
+        /// What its files are at first, instead of the template's alone.
+        snapshot: Option<SandboxKey>,
     },
+    /// Keeps the files of a sandbox under the name `snapshot`; the caller has stopped everything in
+    /// it. Answered with their size when they are kept.
+    Snapshot {
+        key: SandboxKey,
+        snapshot: SandboxKey,
+    },
+    /// Removes what is kept under that name. Not an error when nothing is.
+    SnapshotRemove { snapshot: SandboxKey },
+    /// Names under which something is kept, in order, after the given one.
+    SnapshotList { after: Option<SandboxKey> },
     /// Forks an interpreter from the zygote of the sandbox's template into it.
     /// The answer carries four fds: control socket, stdout, stderr, pidfd.
     Fork {
@@ -204,7 +217,7 @@ pub enum Command {
     /// Kills everything in a sandbox and removes what it was made of; answered when it is gone.
     /// Not an error when there is no such sandbox.
     Destroy { key: SandboxKey },
-    /// Stops or continues everything in a sandbox.
+    /// Stops or continues everything in a sandbox; answered when every process has stopped.
     Freeze { key: SandboxKey, frozen: bool },
     /// What a sandbox uses.
     Stats { key: SandboxKey },
@@ -223,6 +236,9 @@ pub struct SandboxStats {
     pub oom_kills: u64,
     pub cpu_us: u64,
     pub pids: u32,
+    /// What it may use; 0 where that cannot be read.
+    pub memory_max_bytes: u64,
+    pub cpu_max_millis: u32,
 }
 
 /// The spawner's answer, with the number of the command it belongs to.
@@ -231,6 +247,7 @@ pub enum Answer {
     /// Done; fds as the command says.
     Done,
     Stats(SandboxStats),
+    Snapshot(SnapshotSize),
     Keys(Vec<SandboxKey>),
     Refused(Refusal),
 }
@@ -313,6 +330,15 @@ steps! {
     ZygoteGone = 51, "the zygote ended";
     ZygoteFork = 52, "the zygote could not fork";
     ZygoteBusy = 53, "too many forks are waiting for the zygote";
+    SnapshotMissing = 70, "there is no such snapshot on this machine";
+    SnapshotRead = 71, "reading the files of the sandbox failed";
+    SnapshotWrite = 72, "writing the snapshot failed";
+    SnapshotTooLarge = 73, "the files of the sandbox are more than a snapshot may hold";
+    SnapshotBroken = 74, "the snapshot is not whole";
+    SnapshotRestore = 75, "making the files of the snapshot failed";
+    SnapshotBusy = 76, "too many snapshots are being made";
+    SnapshotLost = 77, "the process that made the snapshot ended";
+    SnapshotStore = 78, "the directory of snapshots cannot be used";
     Destroy = 60, "removing the sandbox failed";
 }
 

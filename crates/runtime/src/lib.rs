@@ -18,6 +18,7 @@ mod kernels;
 pub mod layout;
 pub mod plan;
 pub mod seccomp;
+pub mod snapshot;
 pub mod spawner;
 pub mod sys;
 pub mod template;

@@ -174,8 +174,8 @@ impl Store {
             .map(|_| ()))
     }
 
-    /// Gives up what a node left pending when it was killed, and returns how many those were. For
-    /// a node that starts: it writes nothing yet.
+    /// Gives up what a node left pending when it was killed, and returns how many those were: for
+    /// a node that starts, all that is older than its start `at`.
     pub async fn abandon_artifacts_of_node(
         &self,
         node_id: &str,
@@ -183,7 +183,7 @@ impl Store {
     ) -> Result<u64, StoreError> {
         on_writer!(self, "artifacts", db => sqlx::query(
                 "UPDATE artifacts SET state = 'removing', deleted_at = $2 \
-                 WHERE node_id = $1 AND state = 'pending'")
+                 WHERE node_id = $1 AND state = 'pending' AND created_at < $2")
             .bind(node_id)
             .bind(at)
             .execute(db)

@@ -31,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0006_workspace_runs"),
     migration!("0007_plans"),
     migration!("0008_code_runs"),
+    migration!("0009_snapshots"),
 ];
 
 const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions \

@@ -17,6 +17,8 @@ pub enum SandboxStatus {
     Ready,
     Running,
     Idle,
+    /// Its processes are stopped and stay in memory.
+    Paused,
     Expiring,
     /// Terminal.
     Destroyed,
@@ -33,6 +35,7 @@ impl SandboxStatus {
             Self::Ready => "ready",
             Self::Running => "running",
             Self::Idle => "idle",
+            Self::Paused => "paused",
             Self::Expiring => "expiring",
             Self::Destroyed => "destroyed",
             Self::Failed => "failed",
@@ -55,6 +58,7 @@ impl Column for SandboxStatus {
             "ready" => Self::Ready,
             "running" => Self::Running,
             "idle" => Self::Idle,
+            "paused" => Self::Paused,
             "expiring" => Self::Expiring,
             "destroyed" => Self::Destroyed,
             "failed" => Self::Failed,
@@ -281,6 +285,45 @@ impl Store {
             .fetch_all(db)
             .await)
         .map(|mut rows| rows.pop())
+    }
+
+    /// Replaces the metadata of a live sandbox. `false` when there is no such live sandbox.
+    pub async fn set_sandbox_metadata(
+        &self,
+        org_id: &str,
+        id: &str,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<bool, StoreError> {
+        check_metadata(metadata)?;
+        let metadata = json(metadata);
+        on_writer!(self, "sandbox", db => sqlx::query(
+                "UPDATE sandboxes SET metadata = $3 \
+                 WHERE id = $1 AND org_id = $2 AND destroyed_at IS NULL")
+            .bind(id)
+            .bind(org_id)
+            .bind(&metadata)
+            .execute(db)
+            .await
+            .map(|done| done.rows_affected() == 1))
+    }
+
+    /// Replaces what the runtime's caller keeps with a live sandbox. `false` when there is no such
+    /// live sandbox.
+    pub async fn set_sandbox_runtime(
+        &self,
+        org_id: &str,
+        id: &str,
+        runtime: &str,
+    ) -> Result<bool, StoreError> {
+        on_writer!(self, "sandbox", db => sqlx::query(
+                "UPDATE sandboxes SET runtime = $3 \
+                 WHERE id = $1 AND org_id = $2 AND destroyed_at IS NULL")
+            .bind(id)
+            .bind(org_id)
+            .bind(runtime)
+            .execute(db)
+            .await
+            .map(|done| done.rows_affected() == 1))
     }
 
     /// Says that a live sandbox can now be used, with what the runtime needs to find it again.

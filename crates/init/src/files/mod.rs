@@ -1,14 +1,16 @@
 //! File operations, made with the rights of the tenant's user and never with init's.
 //!
 //! Owns: what each file request does. `resolve.rs` owns where a path leads, `write.rs` what
-//! changes a directory, `unpack.rs` what an archive becomes, `upload.rs` files that come in
-//! pieces. Only regular files and directories are ever opened; nothing here waits:
+//! changes a directory, `tree.rs` how a whole one goes, `change.rs` modes and owners, `unpack.rs`
+//! what an archive becomes, `upload.rs` files that come in pieces. Only regular files and directories are ever opened; nothing here waits:
 //! a pipe, a device or a socket is refused before it is opened.
 //!
 //! Invariant: between [`AsUser::enter`] and its end no descriptor of init's own is created and
 //! nothing outside this folder runs.
 
+mod change;
 mod resolve;
+mod tree;
 mod unpack;
 mod upload;
 mod write;
@@ -21,8 +23,8 @@ use crownest_init::link::{
     CallError, CallErrorCode, FILE_BYTES_MAX, FileEntry, FileKind, FileStat, LIST_ENTRIES_MAX,
     Reply, Request,
 };
-use resolve::{Place, resolve};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use resolve::{Place, resolve, resolve_to};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, StatxFlags, openat, statat, statx};
 use rustix::io::Errno;
 use std::ffi::{CStr, OsStr};
 use std::os::fd::OwnedFd;
@@ -44,8 +46,8 @@ pub(crate) fn handle(
         );
     };
     match request {
-        Request::FileStat { path, within } => stat(&resolve(path, *within)?),
-        Request::FileList { path, within } => list(&resolve(path, *within)?),
+        Request::FileStat { path, within, link } => stat(&resolve_to(path, *within, *link)?),
+        Request::FileList { path, within, link } => list(&resolve_to(path, *within, *link)?),
         Request::FileRead {
             path,
             within,
@@ -64,7 +66,11 @@ pub(crate) fn handle(
                 within: *within,
                 parents: *parents,
             };
-            write::write(&target, *overwrite, mode & MODE_MASK, body)
+            let mode = write::FileMode {
+                bits: mode & MODE_MASK,
+                always: false,
+            };
+            write::write(&target, *overwrite, mode, body)
         }
         Request::FileMkdir {
             path,
@@ -80,8 +86,24 @@ pub(crate) fn handle(
             to,
             within,
             overwrite,
-        } => write::rename(from, to, *within, *overwrite),
+            parents,
+        } => {
+            let target = write::Target {
+                path: to,
+                within: *within,
+                parents: *parents,
+            };
+            write::rename(from, &target, *overwrite)
+        }
         Request::FileRemove { path, within } => write::remove(path, *within),
+        Request::FileRemoveTree { path, within } => tree::remove(path, *within),
+        Request::FileChange {
+            path,
+            within,
+            mode,
+            uid,
+            gid,
+        } => change::change(resolve(path, *within)?, *mode, *uid, *gid),
         Request::FileUnpack { entries } => unpack::unpack(entries, body),
         Request::FileOpen { path, within } => open_file(&resolve(path, *within)?),
         Request::UploadBegin {
@@ -91,13 +113,18 @@ pub(crate) fn handle(
             overwrite,
             parents,
             mode,
+            mode_always,
         } => {
             let target = write::Target {
                 path,
                 within: *within,
                 parents: *parents,
             };
-            uploads.begin(*upload, &target, *overwrite, mode & MODE_MASK)
+            let mode = write::FileMode {
+                bits: mode & MODE_MASK,
+                always: *mode_always,
+            };
+            uploads.begin(*upload, &target, *overwrite, mode)
         }
         Request::UploadPiece { upload, offset } => uploads.piece(*upload, *offset, body),
         Request::UploadCommit { upload } => uploads.commit(*upload),
@@ -110,9 +137,8 @@ pub(crate) fn handle(
 }
 
 fn stat(place: &Place) -> Result<Answer, CallError> {
-    let stat = describe(&place.real, &place.stat);
     Ok(Answer::from(Reply {
-        stat: Some(stat),
+        stat: Some(describe_place(place)),
         ..Reply::default()
     }))
 }
@@ -149,11 +175,12 @@ fn list(place: &Place) -> Result<Answer, CallError> {
 /// None when the entry has gone in the meantime.
 fn entry(place: &Place, directory: &OwnedFd, name: &CStr) -> Option<FileEntry> {
     let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let birth = birth_ms(directory, name, AtFlags::SYMLINK_NOFOLLOW);
     let path = place.real.join(OsStr::from_bytes(name.to_bytes()));
     let name = String::from_utf8_lossy(name.to_bytes()).into_owned();
     Some(FileEntry {
         name,
-        stat: describe(&path, &stat),
+        stat: describe(&path, &stat, birth),
     })
 }
 
@@ -186,7 +213,7 @@ fn read(place: &Place, offset: u64, length: u64) -> Result<Answer, CallError> {
         }
     }
     body.truncate(filled);
-    let stat = Some(describe(&place.real, &place.stat));
+    let stat = Some(describe_place(place));
     Ok(Answer {
         reply: Reply {
             stat,
@@ -202,7 +229,7 @@ fn open_file(place: &Place) -> Result<Answer, CallError> {
     place.require_regular()?;
     let file = place.reopen(OFlags::RDONLY)?;
     let reply = Reply {
-        stat: Some(describe(&place.real, &place.stat)),
+        stat: Some(describe_place(place)),
         ..Reply::default()
     };
     Ok(Answer {
@@ -212,7 +239,20 @@ fn open_file(place: &Place) -> Result<Answer, CallError> {
     })
 }
 
-fn describe(path: &std::path::Path, stat: &Stat) -> FileStat {
+fn describe_place(place: &Place) -> FileStat {
+    let birth = birth_ms(place.as_directory(), c"", AtFlags::EMPTY_PATH);
+    describe(&place.real, &place.stat, birth)
+}
+
+/// When something was made. Not every file system knows.
+fn birth_ms(directory: &OwnedFd, name: &CStr, flags: AtFlags) -> Option<i64> {
+    let stat = statx(directory, name, flags, StatxFlags::BTIME).ok()?;
+    let known = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let time = stat.stx_btime;
+    known.then(|| milliseconds(time.tv_sec, i64::from(time.tv_nsec)))
+}
+
+fn describe(path: &std::path::Path, stat: &Stat, birth_ms: Option<i64>) -> FileStat {
     FileStat {
         path: path.to_string_lossy().into_owned(),
         kind: match FileType::from_raw_mode(stat.st_mode) {
@@ -223,16 +263,23 @@ fn describe(path: &std::path::Path, stat: &Stat) -> FileStat {
         },
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mode: Mode::from_raw_mode(stat.st_mode).as_raw_mode() & 0o7777,
-        modified_ms: modified_ms(stat),
+        modified_ms: milliseconds(stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
+        created_ms: birth_ms
+            .unwrap_or_else(|| milliseconds(stat.st_ctime, nanoseconds(stat.st_ctime_nsec))),
         uid: stat.st_uid,
         gid: stat.st_gid,
     }
 }
 
+fn nanoseconds(part: impl TryInto<i64>) -> i64 {
+    part.try_into().unwrap_or(0)
+}
+
 /// Tenant code can set any time at all: saturates.
-fn modified_ms(stat: &Stat) -> i64 {
-    let ms = i64::try_from(stat.st_mtime_nsec / 1_000_000).unwrap_or(0);
-    stat.st_mtime.saturating_mul(1000).saturating_add(ms)
+fn milliseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds
+        .saturating_mul(1000)
+        .saturating_add(nanoseconds / 1_000_000)
 }
 
 /// The contract's word for what the kernel said.

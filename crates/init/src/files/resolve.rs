@@ -65,6 +65,16 @@ pub(super) fn resolve(path: &str, within: Within) -> Result<Place, CallError> {
     open(&absolute(path, within)?, within, OFlags::empty())
 }
 
+/// The same; with `link`, a link at the end of the path is itself what is there.
+pub(super) fn resolve_to(path: &str, within: Within, link: bool) -> Result<Place, CallError> {
+    let flags = if link {
+        OFlags::NOFOLLOW
+    } else {
+        OFlags::empty()
+    };
+    open(&absolute(path, within)?, within, flags)
+}
+
 /// Follows an absolute path; with `O_NOFOLLOW` its last component is taken as it is.
 pub(super) fn open(path: &Path, within: Within, flags: OFlags) -> Result<Place, CallError> {
     let flags = flags | OFlags::PATH | OFlags::CLOEXEC;

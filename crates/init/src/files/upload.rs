@@ -6,7 +6,7 @@
 //! the file.
 
 use super::resolve::{inside_still, open_below};
-use super::write::{Spot, Target, fill, give_name, make_temporary, writable};
+use super::write::{FileMode, Spot, Target, fill, give_name, make_temporary, writable};
 use super::{code, stat};
 use crate::calls::{Answer, refuse};
 use crate::sys::identity::AsUser;
@@ -45,7 +45,7 @@ impl Uploads {
         number: u64,
         target: &Target<'_>,
         overwrite: bool,
-        mode: u32,
+        mode: FileMode,
     ) -> Result<Answer, CallError> {
         if self.0.len() >= UPLOADS_MAX {
             let message = format!("{UPLOADS_MAX} uploads at the same time");

@@ -36,11 +36,19 @@ pub(super) struct Spot {
     pub(super) name: OsString,
 }
 
+/// The mode that a file is to have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FileMode {
+    pub(super) bits: u32,
+    /// Also where a file is replaced, which keeps its own otherwise.
+    pub(super) always: bool,
+}
+
 /// Writes a whole file.
 pub(super) fn write(
     target: &Target<'_>,
     overwrite: bool,
-    mode: u32,
+    mode: FileMode,
     body: &[u8],
 ) -> Result<Answer, CallError> {
     if body.len() > FILE_BYTES_MAX {
@@ -56,13 +64,13 @@ pub(super) fn write(
 pub(super) fn writable(
     target: &Target<'_>,
     overwrite: bool,
-    mode: u32,
+    wanted: FileMode,
 ) -> Result<(Spot, u32), CallError> {
     if target.path.ends_with('/') {
         return refuse(CallErrorCode::PathIsDirectory, "the path names a directory");
     }
     let mut spot = find_spot(target)?;
-    let mut mode = mode;
+    let mut mode = wanted.bits;
     if let Some(existing) = existing(&spot, target.within)? {
         if !overwrite {
             return refuse(CallErrorCode::FileExists, "the file exists");
@@ -75,7 +83,9 @@ pub(super) fn writable(
             existing
         };
         existing.require_regular()?;
-        mode = Mode::from_raw_mode(existing.stat.st_mode).as_raw_mode() & 0o777;
+        if !wanted.always {
+            mode = Mode::from_raw_mode(existing.stat.st_mode).as_raw_mode() & 0o777;
+        }
     }
     Ok((spot, mode))
 }
@@ -106,23 +116,18 @@ pub(super) fn mkdir(target: &Target<'_>) -> Result<Answer, CallError> {
 }
 
 /// Moves a file, a directory or a link itself.
-pub(super) fn rename(
-    from: &str,
-    to: &str,
-    within: Within,
-    overwrite: bool,
-) -> Result<Answer, CallError> {
+pub(super) fn rename(from: &str, to: &Target<'_>, overwrite: bool) -> Result<Answer, CallError> {
     let source = find_spot(&Target {
         path: from,
-        within,
+        within: to.within,
         parents: false,
     })
     .map_err(|error| not_there(error, CallErrorCode::FileNotFound))?;
-    let target = find_spot(&Target {
-        path: to,
-        within,
-        parents: false,
-    })?;
+    if to.parents {
+        // Nothing is made for what is not there.
+        open_below(&source.directory, &source.name, to.within)?;
+    }
+    let target = find_spot(to)?;
     let flags = if overwrite {
         RenameFlags::empty()
     } else {
@@ -137,7 +142,7 @@ pub(super) fn rename(
     )
     .map_err(|error| match error {
         Errno::XDEV => CallError {
-            code: CallErrorCode::Invalid,
+            code: CallErrorCode::OtherFileSystem,
             message: "the two places are on different file systems".to_owned(),
         },
         error => code(error),
@@ -161,7 +166,7 @@ pub(super) fn remove(path: &str, within: Within) -> Result<Answer, CallError> {
     Ok(Answer::default())
 }
 
-fn not_there(error: CallError, instead: CallErrorCode) -> CallError {
+pub(super) fn not_there(error: CallError, instead: CallErrorCode) -> CallError {
     if error.code == CallErrorCode::ParentNotFound {
         return CallError {
             code: instead,
@@ -172,7 +177,7 @@ fn not_there(error: CallError, instead: CallErrorCode) -> CallError {
 }
 
 /// The directory that a path's last component is in, and that component.
-fn find_spot(target: &Target<'_>) -> Result<Spot, CallError> {
+pub(super) fn find_spot(target: &Target<'_>) -> Result<Spot, CallError> {
     let path = absolute(target.path, target.within)?;
     let (parent, name) = split(&path)?;
     let directory = match open(&parent, target.within, OFlags::DIRECTORY) {

@@ -32,11 +32,10 @@ def read_frame():
 def ask(prompt):
     """A line from whoever may answer; None is the end of the file."""
     say("input", run=names["run"], prompt=prompt, password=False)
-    while True:
-        frame = read_frame()
-        # An interrupt is announced before its signal comes.
-        if frame["op"] == "input_reply":
-            return frame["value"]
+    # An interrupt is announced by a frame of its own.
+    while (reply := read_frame())["op"] != "input_reply":
+        pass
+    return reply["value"]
 
 
 def swallow(*_):

@@ -23,6 +23,7 @@ pub(crate) fn stat(path: &str) -> Request {
     Request::FileStat {
         path: path.into(),
         within: Within::Workspace,
+        link: false,
     }
 }
 
@@ -30,6 +31,7 @@ pub(crate) fn list(path: &str) -> Request {
     Request::FileList {
         path: path.into(),
         within: Within::Workspace,
+        link: false,
     }
 }
 
@@ -47,6 +49,7 @@ pub(crate) fn rename(from: &str, to: &str, overwrite: bool) -> Request {
         to: to.into(),
         within: Within::Workspace,
         overwrite,
+        parents: false,
     }
 }
 
@@ -71,8 +74,8 @@ pub(crate) fn at_root(request: Request) -> Request {
             offset,
             length,
         },
-        Request::FileStat { path, .. } => Request::FileStat { path, within },
-        Request::FileList { path, .. } => Request::FileList { path, within },
+        Request::FileStat { path, link, .. } => Request::FileStat { path, within, link },
+        Request::FileList { path, link, .. } => Request::FileList { path, within, link },
         Request::FileWrite {
             path,
             overwrite,

@@ -53,6 +53,12 @@ pub trait Cgroups: Debug {
     /// Those of the file system.
     fn freeze(&self, name: &str, frozen: bool) -> io::Result<()>;
 
+    /// Whether every process of a group that is being frozen has stopped.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn is_frozen(&self, name: &str) -> io::Result<bool>;
+
     /// Kills every process of the group, frozen or not.
     ///
     /// # Errors
@@ -210,4 +216,10 @@ fn list_directories(parent: &Path) -> io::Result<Vec<String>> {
 
 fn cpu_quota_us(limits: &Limits) -> u64 {
     u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000
+}
+
+/// Thousandths of a processor; 0 for no quota.
+fn quota_millis(quota_us: u64, period_us: u64) -> u32 {
+    let millis = quota_us.saturating_mul(1000).checked_div(period_us);
+    millis.map_or(0, |millis| u32::try_from(millis).unwrap_or(u32::MAX))
 }

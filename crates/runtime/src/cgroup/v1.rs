@@ -4,7 +4,7 @@
 //! every forked context would pay. A process that version 1 has frozen does not die before it is
 //! thawed, so killing is signalling first and thawing after: it never runs in between.
 
-use super::{Cgroups, Group, cpu_quota_us, list_directories};
+use super::{Cgroups, Group, cpu_quota_us, list_directories, quota_millis};
 use crate::command::{Limits, SandboxStats};
 use std::collections::BTreeSet;
 use std::fs;
@@ -157,6 +157,18 @@ impl Cgroups for V1 {
         Self::group(unified, name).write("cgroup.freeze", if frozen { "1" } else { "0" })
     }
 
+    fn is_frozen(&self, name: &str) -> io::Result<bool> {
+        if let Some(freezer) = &self.freezer {
+            // Reading it makes the kernel look at every process again.
+            let state = Self::group(freezer, name).read("freezer.state")?;
+            return Ok(state.trim() == "FROZEN");
+        }
+        let Some(unified) = &self.unified else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        Ok(Self::group(unified, name).keyed("cgroup.events", "frozen")? == 1)
+    }
+
     fn kill(&self, name: &str) -> io::Result<()> {
         if let Some(unified) = &self.unified {
             Self::group(unified, name).write("cgroup.kill", "1")?;
@@ -187,12 +199,17 @@ impl Cgroups for V1 {
         // Absent where no hierarchy has the controller.
         let cpu_us = accounts.number("cpuacct.usage").unwrap_or(0) / 1000;
         let pids = Self::group(&self.pids, name).number("pids.current")?;
+        let cpu = Self::group(&self.cpu, name);
+        let quota = cpu.number("cpu.cfs_quota_us").unwrap_or(0);
+        let period = cpu.number("cpu.cfs_period_us").unwrap_or(0);
         Ok(SandboxStats {
             memory_bytes: memory.number("memory.usage_in_bytes")?,
             memory_peak_bytes: memory.number("memory.max_usage_in_bytes")?,
             oom_kills: memory.keyed("memory.oom_control", "oom_kill")?,
             cpu_us,
             pids: u32::try_from(pids).unwrap_or(u32::MAX),
+            memory_max_bytes: memory.number("memory.limit_in_bytes").unwrap_or(0),
+            cpu_max_millis: quota_millis(quota, period),
         })
     }
 
@@ -270,6 +287,11 @@ mod tests {
         v1.freeze("a.1", true).unwrap();
         let frozen = root.path().join("unified/g/a.1/cgroup.freeze");
         assert_eq!(fs::read_to_string(frozen).unwrap(), "1");
+        let events = root.path().join("unified/g/a.1/cgroup.events");
+        fs::write(&events, "populated 1\nfrozen 0\n").unwrap();
+        assert!(!v1.is_frozen("a.1").unwrap());
+        fs::write(&events, "populated 1\nfrozen 1\n").unwrap();
+        assert!(v1.is_frozen("a.1").unwrap());
     }
 
     #[test]
@@ -283,6 +305,10 @@ mod tests {
         v1.freeze("a.1", true).unwrap();
         let state = root.path().join("freezer/g/a.1/freezer.state");
         assert_eq!(fs::read_to_string(&state).unwrap(), "FROZEN");
+        assert!(v1.is_frozen("a.1").unwrap());
+        fs::write(&state, "FREEZING\n").unwrap();
+        assert!(!v1.is_frozen("a.1").unwrap(), "not every process yet");
+        fs::write(&state, "FROZEN").unwrap();
         fs::write(root.path().join("memory/g/a.1/cgroup.procs"), "").unwrap();
         v1.kill("a.1").unwrap();
         assert_eq!(fs::read_to_string(&state).unwrap(), "THAWED");

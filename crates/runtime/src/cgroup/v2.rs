@@ -1,6 +1,6 @@
 //! Version 2: one hierarchy, controllers delegated downwards.
 
-use super::{Cgroups, Group, cpu_quota_us, list_directories};
+use super::{Cgroups, Group, cpu_quota_us, list_directories, quota_millis};
 use crate::command::{Limits, SandboxStats};
 use std::fs;
 use std::io;
@@ -84,6 +84,10 @@ impl Cgroups for V2 {
             .write("cgroup.freeze", if frozen { "1" } else { "0" })
     }
 
+    fn is_frozen(&self, name: &str) -> io::Result<bool> {
+        Ok(self.group(name).keyed("cgroup.events", "frozen")? == 1)
+    }
+
     fn kill(&self, name: &str) -> io::Result<()> {
         let group = self.group(name);
         // cgroup.kill is there from Linux 5.14.
@@ -110,6 +114,8 @@ impl Cgroups for V2 {
             oom_kills: group.keyed("memory.events", "oom_kill")?,
             cpu_us: group.keyed("cpu.stat", "usage_usec")?,
             pids: u32::try_from(group.number("pids.current")?).unwrap_or(u32::MAX),
+            memory_max_bytes: group.number("memory.max").unwrap_or(0),
+            cpu_max_millis: cpu_max_millis(&group.read("cpu.max").unwrap_or_default()),
         })
     }
 
@@ -119,6 +125,15 @@ impl Cgroups for V2 {
 
     fn describe(&self) -> String {
         "cgroup v2 (memory, pids, cpu)".to_owned()
+    }
+}
+
+/// Thousandths of a processor in `quota period`; 0 for no quota.
+fn cpu_max_millis(text: &str) -> u32 {
+    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(quota)), Some(Ok(period))) => quota_millis(quota, period),
+        _ => 0,
     }
 }
 
@@ -177,6 +192,8 @@ mod tests {
             oom_kills: 2,
             cpu_us: 77,
             pids: 5,
+            memory_max_bytes: Limits::default().memory_bytes,
+            cpu_max_millis: Limits::default().cpu_millis,
         };
         assert_eq!(v2.stats("k.7").unwrap(), want);
     }

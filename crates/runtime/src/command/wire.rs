@@ -7,6 +7,7 @@ use super::{
     Answer, COMMAND_BYTES, Command, KEY_BYTES_MAX, LIST_KEYS_MAX, Limits, Network, Refusal,
     SandboxKey, SandboxStats, Step, TemplateDigest,
 };
+use crate::snapshot::SnapshotSize;
 
 /// First word of every datagram; changes when the layout below does.
 const MAGIC: u32 = 0x4357_4e31;
@@ -17,11 +18,15 @@ const OP_FREEZE: u32 = 4;
 const OP_STATS: u32 = 5;
 const OP_LIST: u32 = 6;
 const OP_WARM: u32 = 7;
+const OP_SNAPSHOT: u32 = 8;
+const OP_SNAPSHOT_REMOVE: u32 = 9;
+const OP_SNAPSHOT_LIST: u32 = 10;
 
 const ANSWER_DONE: u32 = 100;
 const ANSWER_STATS: u32 = 101;
 const ANSWER_KEYS: u32 = 102;
 const ANSWER_REFUSED: u32 = 103;
+const ANSWER_SNAPSHOT: u32 = 104;
 
 /// Encodes a command under its number.
 #[must_use]
@@ -32,6 +37,7 @@ pub fn encode_command(number: u64, command: &Command) -> [u8; COMMAND_BYTES] {
             template,
             limits,
             network,
+            snapshot,
         } => {
             let mut w = Writer::new(OP_CREATE, number);
             w.key(Some(key));
@@ -47,6 +53,7 @@ pub fn encode_command(number: u64, command: &Command) -> [u8; COMMAND_BYTES] {
                 Network::None => 0,
                 Network::Proxy => 1,
             });
+            w.key(snapshot.as_ref());
             w.finish()
         }
         Command::Fork { key, template } => {
@@ -54,6 +61,17 @@ pub fn encode_command(number: u64, command: &Command) -> [u8; COMMAND_BYTES] {
             w.key(Some(key));
             w.bytes(&template.0);
             w.finish()
+        }
+        Command::Snapshot { key, snapshot } => {
+            let mut w = Writer::with_key(OP_SNAPSHOT, number, Some(key));
+            w.key(Some(snapshot));
+            w.finish()
+        }
+        Command::SnapshotRemove { snapshot } => {
+            Writer::with_key(OP_SNAPSHOT_REMOVE, number, Some(snapshot)).finish()
+        }
+        Command::SnapshotList { after } => {
+            Writer::with_key(OP_SNAPSHOT_LIST, number, after.as_ref()).finish()
         }
         Command::Destroy { key } => Writer::with_key(OP_DESTROY, number, Some(key)).finish(),
         Command::Freeze { key, frozen } => {
@@ -101,8 +119,17 @@ pub fn decode_command(datagram: &[u8]) -> Option<(u64, Command)> {
                 template,
                 limits,
                 network,
+                snapshot: r.key()?,
             }
         }
+        OP_SNAPSHOT => Command::Snapshot {
+            key: r.key()??,
+            snapshot: r.key()??,
+        },
+        OP_SNAPSHOT_REMOVE => Command::SnapshotRemove {
+            snapshot: r.key()??,
+        },
+        OP_SNAPSHOT_LIST => Command::SnapshotList { after: r.key()? },
         OP_FORK => Command::Fork {
             key: r.key()??,
             template: TemplateDigest(r.bytes()?),
@@ -139,6 +166,14 @@ pub fn encode_answer(number: u64, answer: &Answer) -> [u8; COMMAND_BYTES] {
             w.u64(stats.oom_kills);
             w.u64(stats.cpu_us);
             w.u32(stats.pids);
+            w.u64(stats.memory_max_bytes);
+            w.u32(stats.cpu_max_millis);
+            w.finish()
+        }
+        Answer::Snapshot(size) => {
+            let mut w = Writer::new(ANSWER_SNAPSHOT, number);
+            w.u64(size.bytes);
+            w.u64(size.entries);
             w.finish()
         }
         Answer::Keys(keys) => {
@@ -171,6 +206,12 @@ pub fn decode_answer(datagram: &[u8]) -> Option<(u64, Answer)> {
             oom_kills: r.u64()?,
             cpu_us: r.u64()?,
             pids: r.u32()?,
+            memory_max_bytes: r.u64()?,
+            cpu_max_millis: r.u32()?,
+        }),
+        ANSWER_SNAPSHOT => Answer::Snapshot(SnapshotSize {
+            bytes: r.u64()?,
+            entries: r.u64()?,
         }),
         ANSWER_KEYS => {
             let count = r.u32()? as usize;
@@ -310,6 +351,23 @@ mod tests {
                 template,
                 limits: Limits::default(),
                 network: Network::Proxy,
+                snapshot: None,
+            },
+            Command::Create {
+                key: key("a2"),
+                template,
+                limits: Limits::default(),
+                network: Network::None,
+                snapshot: Some(key("s")),
+            },
+            Command::Snapshot {
+                key: key("a"),
+                snapshot: key("s"),
+            },
+            Command::SnapshotRemove { snapshot: key("s") },
+            Command::SnapshotList { after: None },
+            Command::SnapshotList {
+                after: Some(key("s")),
             },
             Command::Fork {
                 key: key("b"),
@@ -342,6 +400,8 @@ mod tests {
             memory_bytes: 1,
             oom_kills: 2,
             pids: 3,
+            memory_max_bytes: 4,
+            cpu_max_millis: 5,
             ..Default::default()
         };
         let refusal = Refusal {
@@ -351,6 +411,10 @@ mod tests {
         for answer in [
             Answer::Done,
             Answer::Stats(stats),
+            Answer::Snapshot(SnapshotSize {
+                bytes: u64::MAX,
+                entries: 5,
+            }),
             Answer::Keys(keys),
             Answer::Refused(refusal),
         ] {
@@ -364,7 +428,7 @@ mod tests {
         /// and encoding again gives the same bytes.
         #[test]
         fn decoding_is_total_and_canonical(mut bytes in proptest::collection::vec(any::<u8>(), 0..300),
-                                           head in any::<bool>(), op in 0u32..9) {
+                                           head in any::<bool>(), op in 0u32..12) {
             if head && bytes.len() >= 8 {
                 bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
                 bytes[4..8].copy_from_slice(&op.to_le_bytes());

@@ -21,6 +21,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Where init finds its listening socket.
 const INIT_SOCKET_FD: i32 = 3;
+/// Where init keeps the writable layer; it closes it for everything that it starts.
+pub(super) const INIT_LAYER_FD: i32 = 4;
 /// Signals and POSIX timers that the processes of a sandbox may have queued.
 const SIGNALS_PENDING_MAX: u64 = 4096;
 /// Pseudo-terminals of one sandbox: the machine has one count for all of them.
@@ -41,6 +43,9 @@ pub(super) struct Inherited<'a> {
     /// Brings the root from the spawner, takes the failing step back.
     pub channel: BorrowedFd<'a>,
     pub listener: BorrowedFd<'a>,
+    /// The writable layer. Nothing shows it once the root is made of it; the spawner asks init's
+    /// table of descriptors for it when it makes a snapshot, as the next spawner can too.
+    pub layer: BorrowedFd<'a>,
 }
 
 type Outcome<T> = Result<T, (Step, io::Error)>;
@@ -73,7 +78,7 @@ fn build(inherited: &Inherited<'_>) -> Outcome<std::convert::Infallible> {
     rustix::system::sethostname(HOSTNAME.as_bytes()).map_err(at(Step::Hostname))?;
     setsid().map_err(at(Step::Credentials))?;
     limit_resources().map_err(at(Step::Credentials))?;
-    place_descriptors(inherited.listener).map_err(at(Step::Exec))?;
+    place_descriptors(inherited).map_err(at(Step::Exec))?;
     drop_privileges().map_err(at(Step::Credentials))?;
     sys::install_filter(inherited.filter).map_err(at(Step::Seccomp))?;
     sys::default_children();
@@ -211,17 +216,19 @@ fn limit_resources() -> io::Result<()> {
     Ok(())
 }
 
-/// fd 0, 1 and 2 are /dev/null, [`INIT_SOCKET_FD`] is the socket; everything above is closed at
-/// exec because it was opened close-on-exec, and here once more.
-fn place_descriptors(listener: BorrowedFd<'_>) -> io::Result<()> {
+/// fd 0, 1 and 2 are /dev/null, [`INIT_SOCKET_FD`] is the socket, [`INIT_LAYER_FD`] the writable
+/// layer, by name alone; everything above is closed at exec because it was opened close-on-exec, and here once more.
+fn place_descriptors(inherited: &Inherited<'_>) -> io::Result<()> {
     use rustix::fs::{Mode, OFlags, open};
     // Away from the numbers that are about to be taken.
-    let listener = rustix::io::fcntl_dupfd_cloexec(listener, FIRST_FREE_FD)?;
+    let listener = rustix::io::fcntl_dupfd_cloexec(inherited.listener, FIRST_FREE_FD)?;
+    let layer = rustix::io::fcntl_dupfd_cloexec(inherited.layer, FIRST_FREE_FD)?;
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
-    sys::duplicate_onto(listener.as_fd(), INIT_SOCKET_FD)
+    sys::duplicate_onto(listener.as_fd(), INIT_SOCKET_FD)?;
+    sys::duplicate_onto(layer.as_fd(), INIT_LAYER_FD)
 }
 
 /// Root of the user namespace becomes [`INIT_UID`] with three capabilities, for good.

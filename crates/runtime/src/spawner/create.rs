@@ -36,48 +36,104 @@ const ROOT_MS_MAX: u64 = 5_000;
 /// Connections waiting at an init's socket.
 const INIT_BACKLOG: i32 = 8;
 
+/// What a create asks for.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub key: SandboxKey,
+    pub template: TemplateDigest,
+    pub limits: Limits,
+    pub network: Network,
+    pub snapshot: Option<SandboxKey>,
+}
+
+/// A sandbox that has groups and a writable layer, and no process yet.
+#[derive(Debug)]
+pub(super) struct Making {
+    pub asker: (ClientId, u64),
+    pub key: SandboxKey,
+    pub template: TemplateDigest,
+    pub slot: u32,
+    pub plan: Plan,
+    pub rootfs: PathBuf,
+}
+
 impl Spawner {
     /// Starts to make a sandbox; the answer comes from [`super::starting`], unless it fails here.
     /// On failure nothing of it is left.
-    pub(super) fn create(
-        &mut self,
-        asker: (ClientId, u64),
-        key: &SandboxKey,
-        template: TemplateDigest,
-        limits: &Limits,
-        network: Network,
-    ) -> Result<(), Refusal> {
-        if !limits.in_range() {
+    pub(super) fn create(&mut self, asker: (ClientId, u64), order: Order) -> Result<(), Refusal> {
+        if !order.limits.in_range() {
             return Err(refusal(Step::LimitsOutOfRange));
         }
-        if self.sandboxes.get(key).is_some() {
+        if self.sandboxes.get(&order.key).is_some() {
             return Err(refusal(Step::SandboxExists));
         }
-        let rootfs = find_template(&self.config.templates_dir, template)?;
+        let rootfs = find_template(&self.config.templates_dir, order.template)?;
+        let kept = order.snapshot.as_ref().map(|name| self.kept.open(name));
+        let kept = kept.transpose()?;
         let slot = self
             .sandboxes
             .free_slot()
             .ok_or_else(|| refusal(Step::SandboxesFull))?;
-        let uid_base = self.config.layout.uid_base(slot);
-        let plan = plan::plan(key, slot, uid_base, template, limits, network, self.around);
-        let made = self.cgroups.create(&plan.name, limits);
-        let started = made
+        let plan = plan::plan(
+            &order.key,
+            slot,
+            self.config.layout.uid_base(slot),
+            order.template,
+            &order.limits,
+            order.network,
+            self.around,
+        );
+        let made = self.cgroups.create(&plan.name, &order.limits);
+        let upper = made
             .map_err(failed(Step::CgroupCreate))
-            .and_then(|()| self.start_init(key, &plan, &rootfs));
-        match started {
+            .and_then(|()| upper(&plan).map_err(failed(Step::UpperMount)));
+        let making = Making {
+            asker,
+            key: order.key,
+            template: order.template,
+            slot,
+            plan,
+            rootfs,
+        };
+        match (upper, kept) {
+            (Err(refused), _) => {
+                self.abandon(&making);
+                Err(refused)
+            }
+            (Ok(upper), None) => self.give_init(making, &upper),
+            (Ok(upper), Some(kept)) => self.restore_first(making, upper, &kept),
+        }
+    }
+
+    /// Goes on when the writable layer holds what it shall hold.
+    pub(super) fn give_init(&mut self, making: Making, upper: &Upper) -> Result<(), Refusal> {
+        match self.start_init(&making.key, &making.plan, &making.rootfs, upper) {
             Ok((pidfd, channel)) => {
-                let sandbox = Sandbox::starting(slot, plan.name, template, pidfd);
+                let Making {
+                    asker, key, slot, ..
+                } = making;
                 self.starting
                     .push(Starting::new(asker, key.clone(), slot, channel));
-                self.sandboxes.insert(key.clone(), sandbox);
+                let sandbox = Sandbox::starting(slot, making.plan.name, making.template, pidfd);
+                self.sandboxes.insert(key, sandbox);
                 Ok(())
             }
             Err(refused) => {
-                let _ = fs::remove_file(self.config.layout.init_socket(key));
-                self.sandboxes
-                    .abandon(plan.name, slot, self.cgroups.as_ref());
+                self.abandon(&making);
                 Err(refused)
             }
+        }
+    }
+
+    /// Cleans up after a create that failed half way.
+    pub(super) fn abandon(&mut self, making: &Making) {
+        let _ = fs::remove_file(self.config.layout.init_socket(&making.key));
+        let cgroups = self.cgroups.as_ref();
+        if self.sandboxes.get(&making.key).is_some() {
+            self.sandboxes.give_up(&making.key, making.slot, cgroups);
+        } else {
+            self.sandboxes
+                .abandon(making.plan.name.clone(), making.slot, cgroups);
         }
     }
 
@@ -87,6 +143,7 @@ impl Spawner {
         key: &SandboxKey,
         plan: &Plan,
         rootfs: &Path,
+        upper: &Upper,
     ) -> Result<(OwnedFd, OwnedFd), Refusal> {
         for op in &plan.mounts {
             if let MountOp::Stage { source, .. } = op {
@@ -96,7 +153,6 @@ impl Spawner {
         let path = self.config.layout.init_socket(key);
         let (uid, gid) = (self.config.server_uid, self.config.server_gid);
         let listener = init_socket(&path, uid, gid).map_err(failed(Step::InitSocket))?;
-        let upper = upper(plan).map_err(failed(Step::UpperMount))?;
         let view = self.stage.new_view().map_err(failed(Step::StageView))?;
         let (ours, theirs) = channel().map_err(failed(Step::Clone))?;
         let into = self.cgroups.clone_into(&plan.name);
@@ -117,12 +173,13 @@ impl Spawner {
                     entrances: &entrances,
                     channel: theirs.as_fd(),
                     listener: listener.as_fd(),
+                    layer: upper.name.as_fd(),
                 })
             }
             Cloned::Parent { pid, pidfd } => {
                 drop(theirs);
                 let stage = self.config.layout.stage();
-                let outcome = hand_over(pid, plan, rootfs, &upper, &stage, &ours);
+                let outcome = hand_over(pid, plan, rootfs, upper, &stage, &ours);
                 if outcome.is_err() {
                     let _ =
                         rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
@@ -204,9 +261,12 @@ fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// The writable layer: a tmpfs of its own, so that its size is the sandbox's disk limit and its
 /// pages count towards the sandbox's memory.
-struct Upper {
+#[derive(Debug)]
+pub(super) struct Upper {
     _mount: OwnedFd,
-    upper: OwnedFd,
+    pub(super) upper: OwnedFd,
+    /// The same, as init keeps it for whoever makes a snapshot: a name, not a right.
+    name: OwnedFd,
     work: OwnedFd,
     mount_fd: OwnedFd,
 }
@@ -225,6 +285,8 @@ fn upper(plan: &Plan) -> io::Result<Upper> {
         Ok(openat(&mount, name, flags, Mode::empty())?)
     };
     let (upper, work) = (directory("u")?, directory("w")?);
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let name = openat(&mount, "u", flags, Mode::empty())?;
     // The root directory of the sandbox belongs to its root user.
     let owner = (Uid::from_raw(plan.uid_base), Gid::from_raw(plan.uid_base));
     chownat(
@@ -238,6 +300,7 @@ fn upper(plan: &Plan) -> io::Result<Upper> {
     Ok(Upper {
         _mount: mount,
         upper,
+        name,
         work,
         mount_fd,
     })

@@ -10,8 +10,11 @@
 mod child;
 mod clients;
 mod create;
+mod freezing;
+mod kept;
 mod remove;
 mod sandboxes;
+mod snapshots;
 mod stage;
 mod starting;
 mod truststore;
@@ -24,8 +27,12 @@ use crate::plan::Surroundings;
 use crate::seccomp;
 use crate::sys::Instruction;
 use clients::{ClientId, Clients};
+use create::Order;
+use freezing::Freezing;
+use kept::Kept;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sandboxes::Sandboxes;
+use snapshots::Job;
 use stage::Stage;
 use starting::Starting;
 use std::io;
@@ -35,6 +42,8 @@ use zygote::Zygotes;
 
 /// How often unfinished removals are tried again when no pidfd tells when.
 const REMOVE_RETRY_MS: u64 = 2;
+/// How often sandboxes that are being stopped are looked at: it takes microseconds most often.
+const FREEZE_RETRY_MS: u64 = 1;
 /// How often children that do not become init are looked for.
 const STARTING_TICK_MS: u64 = 500;
 /// How often zygotes are looked at for their age.
@@ -45,6 +54,8 @@ const TICK_MS: u64 = 10_000;
 pub struct SpawnerConfig {
     pub layout: Layout,
     pub templates_dir: PathBuf,
+    /// Where snapshots are kept; none: nowhere.
+    pub snapshots_dir: Option<PathBuf>,
     /// The only user that may open the command socket.
     pub server_uid: u32,
     pub server_gid: u32,
@@ -86,6 +97,9 @@ struct Spawner {
     around: Surroundings,
     sandboxes: Sandboxes,
     starting: Vec<Starting>,
+    freezing: Vec<Freezing>,
+    kept: Kept,
+    jobs: Vec<Job>,
     zygotes: Zygotes,
     clients: Clients,
 }
@@ -112,6 +126,7 @@ pub fn run(config: SpawnerConfig, ready: impl FnOnce()) -> Result<(), SpawnerErr
         processors: std::thread::available_parallelism()
             .map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
     };
+    let kept = Kept::at(config.snapshots_dir.as_deref());
     let sandboxes = Sandboxes::find(cgroups.as_ref());
     let clients = Clients::listen(&config)?;
     let zygotes = Zygotes::new(config.zygote_forks_max, config.zygote_age_max);
@@ -123,6 +138,9 @@ pub fn run(config: SpawnerConfig, ready: impl FnOnce()) -> Result<(), SpawnerErr
         around,
         sandboxes,
         starting: Vec::new(),
+        freezing: Vec::new(),
+        kept,
+        jobs: Vec::new(),
         zygotes,
         clients,
     };
@@ -163,6 +181,8 @@ impl Spawner {
                 }
             }
             self.settle_starting();
+            self.settle_freezing();
+            self.settle_snapshots();
             self.sandboxes.reap(
                 self.cgroups.as_ref(),
                 &self.config.layout,
@@ -188,6 +208,10 @@ impl Spawner {
             sources.push(Source::Starting);
             fds.push(PollFd::from_borrowed_fd(starting.channel(), PollFlags::IN));
         }
+        for job in &self.jobs {
+            sources.push(Source::Starting);
+            fds.push(PollFd::from_borrowed_fd(job.channel(), PollFlags::IN));
+        }
         for fd in self.sandboxes.dying_pidfds() {
             sources.push(Source::Dying);
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -196,7 +220,9 @@ impl Spawner {
         // wait for: the kernel empties them within microseconds.
         let timeout_ms = if self.sandboxes.removal_to_retry() {
             REMOVE_RETRY_MS
-        } else if self.starting.is_empty() {
+        } else if !self.freezing.is_empty() {
+            FREEZE_RETRY_MS
+        } else if self.starting.is_empty() && self.jobs.is_empty() {
             TICK_MS
         } else {
             STARTING_TICK_MS
@@ -239,9 +265,27 @@ impl Spawner {
                 template,
                 limits,
                 network,
-            } => self
-                .create((client, number), &key, template, &limits, network)
+                snapshot,
+            } => {
+                let order = Order {
+                    key,
+                    template,
+                    limits,
+                    network,
+                    snapshot,
+                };
+                self.create((client, number), order).map(|()| None)
+            }
+            Command::Snapshot { key, snapshot } => self
+                .begin_snapshot((client, number), &key, snapshot)
                 .map(|()| None),
+            Command::SnapshotRemove { snapshot } => {
+                self.kept.remove(&snapshot).map(|()| Some(Answer::Done))
+            }
+            Command::SnapshotList { after } => self
+                .kept
+                .keys_after(after.as_ref())
+                .map(|keys| Some(Answer::Keys(keys))),
             Command::Fork { key, template } => {
                 self.fork(client, number, &key, template).map(|()| None)
             }
@@ -250,9 +294,7 @@ impl Spawner {
                     .kill(&key, (client, number), self.cgroups.as_ref());
                 Ok(None)
             }
-            Command::Freeze { key, frozen } => {
-                self.freeze(&key, frozen).map(|()| Some(Answer::Done))
-            }
+            Command::Freeze { key, frozen } => self.freeze((client, number), &key, frozen),
             Command::Stats { key } => self.stats(&key).map(Some),
             Command::List { after } => Ok(Some(Answer::Keys(
                 self.sandboxes.keys_after(after.as_ref()),
@@ -269,16 +311,6 @@ impl Spawner {
                 .clients
                 .answer(client, number, &Answer::Refused(refusal), &[]),
         }
-    }
-
-    fn freeze(&self, key: &SandboxKey, frozen: bool) -> Result<(), Refusal> {
-        let sandbox = self
-            .sandboxes
-            .get_ready(key)
-            .ok_or_else(|| refusal(Step::SandboxUnknown))?;
-        self.cgroups
-            .freeze(&sandbox.group, frozen)
-            .map_err(failed(Step::CgroupFreeze))
     }
 
     fn stats(&self, key: &SandboxKey) -> Result<Answer, Refusal> {

@@ -16,7 +16,7 @@ pub use clone::{
     CloneFlags, Cloned, clone3, clone3_owned_by, default_children, ignore_children, unshare_cgroup,
     unshare_mounts,
 };
-pub use exec::{close_from, duplicate_onto, execute_fd, exit_now};
+pub use exec::{close_from, close_others, duplicate_onto, execute_fd, exit_now};
 pub use mount_attr::{AttrFlags, set_mount_attr};
 pub use net::loopback_up;
 pub use probe::landlock_abi;

@@ -2,7 +2,9 @@
 //! compiled with them.
 
 use super::TemplateError;
-use super::debian;
+use super::bootstrap::of_host;
+use super::debian::{self, proxies};
+use super::root::CA_BUNDLE;
 use super::runtimes::{Runtime, RuntimeVersion};
 use super::tables::{Debian, Java, SUITE};
 use super::tool::{As, Workbench};
@@ -13,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Raised when this file makes something else out of the same definition.
-pub(super) const BUILDER_VERSION: &str = "1";
+pub(super) const BUILDER_VERSION: &str = "2";
 /// Where programs in a sandbox find the egress proxy; init opens it there.
 const PROXY_PORT: u16 = 3128;
 /// The certificates of whoever runs the sandbox, as a JDK reads them.
@@ -24,14 +26,16 @@ const MAVEN_SETTINGS: &str = "etc/maven/settings.xml";
 /// Name of the launcher itself, beside the script that takes its place.
 const LAUNCHER_REAL: &str = "java.real";
 
-/// What a JVM takes for the machine's memory it asks the kernel for, by a call that knows nothing of
-/// control groups, and no group is visible in a sandbox: it would plan a heap for the whole machine
-/// and be killed at the sandbox's limit. /proc/meminfo shows that limit. Options of the command
-/// come after this one and win. `jdk` is absolute: links lead here from several places.
+/// What a JVM takes for the machine's memory and processors it asks the kernel for, by calls that
+/// know nothing of control groups, and no group is visible in a sandbox: it would plan a heap and
+/// threads for the whole machine and be killed at the sandbox's limit. /proc/meminfo and
+/// /proc/cpuinfo show the sandbox's. Options of the command come after these and win. `jdk` is absolute: links lead here from several places.
 fn launcher(jdk: &str) -> String {
     format!(
         "#!/bin/sh\nread -r _ kib _ < /proc/meminfo\n\
-         exec {jdk}/bin/{LAUNCHER_REAL} \"-XX:MaxRAM=${{kib}}k\" \"$@\"\n"
+         processors=$(grep -c ^processor /proc/cpuinfo)\n\
+         exec {jdk}/bin/{LAUNCHER_REAL} \"-XX:MaxRAM=${{kib}}k\" \\\n  \
+         \"-XX:ActiveProcessorCount=$processors\" \"$@\"\n"
     )
 }
 
@@ -156,19 +160,27 @@ fn configure_maven(rootfs: &Path) -> Result<(), TemplateError> {
     fs::write(&path, text).map_err(writing(&path))
 }
 
-/// Compiled and archived of our own sources, without a network.
+/// Compiled and archived of our own sources, with libraries of Maven Central whose checksums are
+/// among them.
 fn build_driver(bench: &mut Workbench<'_>, java: &Java) -> Result<(), TemplateError> {
     if !kernels::has("java/build.sh") {
         return Ok(());
     }
+    let mut environment = proxies();
+    environment.extend(of_host(&["MAVEN_MIRROR_URL"]));
+    environment.push(("HOME".to_owned(), "/root".to_owned()));
+    if bench.inputs.join(CA_BUNDLE).is_file() {
+        let bundle = format!("/run/crownest-build/{CA_BUNDLE}");
+        environment.push(("SSL_CERT_FILE".to_owned(), bundle));
+    }
     for release in java.releases() {
-        let environment = [
-            ("HOME".to_owned(), "/root".to_owned()),
-            ("JAVA_HOME".to_owned(), format!("/opt/java/{release}")),
-        ];
-        let command = ["sh", "/opt/crownest/java/build.sh", release];
+        let (home, built) = (
+            format!("/opt/java/{release}"),
+            format!("/opt/crownest-java/{release}"),
+        );
+        let command = ["sh", "/opt/crownest/java/build.sh", &home, &built];
         let step = format!("java driver {release}");
-        bench.inside(&step, As::OfflineRoot, &command, &environment)?;
+        bench.inside(&step, As::Root, &command, &environment)?;
     }
     Ok(())
 }
@@ -220,7 +232,9 @@ mod tests {
         let read = |name: &str| fs::read_to_string(programs.join(name)).unwrap();
         assert_eq!(read(LAUNCHER_REAL), "the launcher");
         let script = "#!/bin/sh\nread -r _ kib _ < /proc/meminfo\n\
-            exec /usr/lib/jvm/java-17-openjdk-amd64/bin/java.real \"-XX:MaxRAM=${kib}k\" \"$@\"\n";
+            processors=$(grep -c ^processor /proc/cpuinfo)\n\
+            exec /usr/lib/jvm/java-17-openjdk-amd64/bin/java.real \"-XX:MaxRAM=${kib}k\" \\\n  \
+            \"-XX:ActiveProcessorCount=$processors\" \"$@\"\n";
         assert_eq!(read("java"), script);
     }
 }

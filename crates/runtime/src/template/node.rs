@@ -294,6 +294,8 @@ fn installed(modules: &Path) -> Result<Vec<String>, TemplateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels;
+    use crate::template::definition::Definition;
 
     #[test]
     fn packages_are_read_from_npms_list() {
@@ -307,6 +309,27 @@ mod tests {
         assert_eq!(found, ["@b/c@1.0.0", "acorn@8.19.0"]);
         fs::write(dir.path().join(HIDDEN_LOCK), "[]").unwrap();
         assert!(installed(dir.path()).is_err());
+    }
+
+    #[test]
+    fn templates_have_what_the_driver_imports() {
+        let (_, text) = kernels::FILES
+            .iter()
+            .find(|(name, _)| *name == "node/package.json")
+            .unwrap();
+        let package: serde_json::Value = serde_json::from_slice(text).unwrap();
+        let mut wanted: Vec<String> = package["dependencies"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, version)| format!("{name}@{}", version.as_str().unwrap()))
+            .collect();
+        wanted.sort();
+        for slug in ["node", "python-node", "code-interpreter"] {
+            let mut driver = Definition::load(slug, None).unwrap().node.unwrap().driver;
+            driver.sort();
+            assert_eq!(driver, wanted, "{slug}");
+        }
     }
 
     #[test]

@@ -38,5 +38,6 @@ mod previews;
 mod recorded;
 mod records;
 mod sandboxes;
+mod snapshots;
 mod tenants;
 mod workspace_runs;
