@@ -15,6 +15,8 @@ pub(crate) struct SpawnerArgs {
     #[arg(long)]
     templates_dir: PathBuf,
     #[arg(long)]
+    snapshots_dir: Option<PathBuf>,
+    #[arg(long)]
     server_uid: u32,
     #[arg(long)]
     server_gid: u32,
@@ -40,6 +42,7 @@ pub(crate) fn run(args: &SpawnerArgs) -> anyhow::Result<()> {
     let config = SpawnerConfig {
         layout: Layout::new(args.instance),
         templates_dir: args.templates_dir.clone(),
+        snapshots_dir: args.snapshots_dir.clone(),
         server_uid: args.server_uid,
         server_gid: args.server_gid,
         certificates: args.certificates.clone(),

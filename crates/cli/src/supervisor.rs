@@ -278,6 +278,8 @@ impl Supervisor {
             .args(["--instance", &claim.layout.instance.to_string()])
             .arg("--templates-dir")
             .arg(&options.templates_dir)
+            .arg("--snapshots-dir")
+            .arg(options.data_dir.join("snapshots"))
             .args([
                 "--server-uid",
                 &user.uid.to_string(),

@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::audit::Deed;
 use crate::auth::{Caller, Principal, micros};
 use crate::error::{ApiError, ApiResult};
+use crate::host::Within;
 use crate::objects::ObjectsError;
 use crate::request::RequestContext;
 use crate::sandboxes::LiveSandbox;
@@ -66,7 +67,7 @@ impl App {
         path: &str,
         name: Option<&str>,
     ) -> ApiResult<store::Artifact> {
-        let file = self.open_file(live, path).await?;
+        let file = self.open_file(live, path, Within::Workspace).await?;
         let size = file.stat.size;
         if size > ARTIFACT_BYTES_MAX {
             return Err(ObjectsError::TooLarge {
@@ -154,12 +155,10 @@ impl App {
     where
         S: Stream<Item = io::Result<Bytes>> + Send,
     {
-        let id = id_of(origin);
-        match self.store.artifact(&live.org_id, &id).await {
-            Err(store::StoreError::NotFound { .. }) => {}
-            known => return Ok(known?),
+        if let Some(known) = self.artifact_of(origin, live).await? {
+            return Ok(known);
         }
-        let first = naming.clone();
+        let (id, first) = (id_of(origin), naming.clone());
         match self
             .store_artifact(id, live, first, source(), bytes_max)
             .await
@@ -170,6 +169,18 @@ impl App {
         let id = new_id(IdKind::Artifact);
         self.store_artifact(id, live, naming, source(), bytes_max)
             .await
+    }
+
+    /// The artifact that was stored for it before.
+    pub(crate) async fn artifact_of(
+        &self,
+        origin: &str,
+        live: &LiveSandbox,
+    ) -> ApiResult<Option<store::Artifact>> {
+        match self.store.artifact(&live.org_id, &id_of(origin)).await {
+            Err(store::StoreError::NotFound { .. }) => Ok(None),
+            known => Ok(Some(known?)),
+        }
     }
 
     async fn store_artifact<S>(
@@ -303,8 +314,9 @@ impl App {
     /// Starts the task that takes away what is over, and what the server before left behind.
     pub(crate) fn keep_artifacts(&self) {
         let app = self.clone();
+        // Not later: runs that go on may be writing some again by then.
+        let now = micros(Timestamp::now());
         self.tasks.spawn(async move {
-            let now = micros(Timestamp::now());
             let node = &app.config.node_id;
             match app.store.abandon_artifacts_of_node(node, now).await {
                 Ok(0) => {}

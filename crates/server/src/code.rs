@@ -3,6 +3,8 @@
 //! A context is an id that clients keep and an interpreter that may be lost. When it was lost, the
 //! next run gets a fresh one under the same id and says so (`contextReset`).
 
+mod active;
+
 use crate::app::App;
 use crate::auth::micros;
 use crate::checks;
@@ -11,6 +13,8 @@ use crate::host::{
     self, ContextSpec, HostError, Isolation, KERNELS, KeptRun, Kernel, Run, RunSpec,
 };
 use crate::sandboxes::LiveSandbox;
+pub(crate) use active::Active;
+use active::Current;
 use crownest_api::code::{CodeContext, ContextIsolation, CreateContext};
 use crownest_api::{ErrorCode, IdKind, Timestamp, limits, new_id};
 use crownest_store as store;
@@ -31,10 +35,20 @@ pub(crate) struct Context {
     is_default: bool,
     isolation: ContextIsolation,
     created_at: Timestamp,
+    /// Of its interpreter; known as long as this server lives.
+    env: BTreeMap<String, String>,
+    /// A shell session of another API: no context among those that its clients list.
+    pub(crate) session: Option<Session>,
     /// Held while a lost interpreter is replaced, so that two runs do not replace it twice.
     renewal: tokio::sync::Mutex<()>,
-    /// Number of the run that is active, by which it is interrupted and answered.
-    current: Mutex<Option<u64>>,
+    current: Mutex<Current>,
+}
+
+/// What is known of a shell session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Environment that it was given, beside what its commands have made of it.
+    pub given: tokio::sync::Mutex<BTreeMap<String, String>>,
 }
 
 /// The contexts of a live sandbox by id.
@@ -84,47 +98,11 @@ impl Context {
             id: self.id.clone(),
             language: self.language.clone(),
             cwd: self.cwd.clone(),
-            env: BTreeMap::new(),
+            env: self.env.clone(),
             isolation: match self.isolation {
                 ContextIsolation::Fork => Isolation::Fork,
                 ContextIsolation::Fresh => Isolation::Fresh,
             },
-        }
-    }
-
-    /// Says which run is active until the guard is dropped. Runs of a context follow each other, so
-    /// there is one at most.
-    pub(crate) fn activate(self: &Arc<Self>, run: u64) -> Active {
-        *self.current() = Some(run);
-        Active {
-            context: Arc::clone(self),
-            run,
-        }
-    }
-
-    /// Number of the run that is active.
-    pub(crate) fn active_run(&self) -> Option<u64> {
-        *self.current()
-    }
-
-    fn current(&self) -> MutexGuard<'_, Option<u64>> {
-        self.current.lock().expect("no panic while it is held")
-    }
-}
-
-/// See [`Context::activate`].
-#[derive(Debug)]
-pub(crate) struct Active {
-    context: Arc<Context>,
-    run: u64,
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        let mut current = self.context.current();
-        // A later run may be active already.
-        if *current == Some(self.run) {
-            *current = None;
         }
     }
 }
@@ -136,6 +114,8 @@ pub(crate) struct ContextCreation {
     cwd: String,
     timeout: Duration,
     isolation: ContextIsolation,
+    env: BTreeMap<String, String>,
+    session: bool,
 }
 
 impl ContextCreation {
@@ -153,7 +133,30 @@ impl ContextCreation {
             cwd,
             timeout,
             isolation: request.isolation,
+            env: BTreeMap::new(),
+            session: false,
         })
+    }
+
+    /// A context in any directory of the sandbox.
+    pub(crate) fn at(language: &'static str, cwd: String) -> Self {
+        Self {
+            language: language.to_owned(),
+            cwd,
+            timeout: Duration::from_millis(limits::CONTEXT_TIMEOUT_DEFAULT_MS),
+            isolation: ContextIsolation::Fork,
+            env: BTreeMap::new(),
+            session: false,
+        }
+    }
+
+    /// A shell session in any directory of the sandbox.
+    pub(crate) fn session(cwd: String, env: BTreeMap<String, String>) -> Self {
+        Self {
+            env,
+            session: true,
+            ..Self::at("bash", cwd)
+        }
     }
 }
 
@@ -172,7 +175,7 @@ pub(crate) fn language(word: &str) -> ApiResult<&'static str> {
 }
 
 /// Whether a context runs cells of that language: those of its own kernel.
-fn runs(context_language: &str, language: &str) -> bool {
+pub(crate) fn runs(context_language: &str, language: &str) -> bool {
     Kernel::of(context_language).is_some_and(|kernel| kernel.languages.contains(&language))
 }
 
@@ -199,6 +202,22 @@ impl LiveSandbox {
             .get(id)
             .cloned()
             .ok_or_else(|| ApiError::not_found("code context"))
+    }
+
+    /// Every context, oldest first.
+    pub(crate) fn all_contexts(&self) -> Vec<Arc<Context>> {
+        let mut all: Vec<_> = self.contexts.by_id().values().cloned().collect();
+        all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        all
+    }
+
+    /// Interrupts what runs in a context, or is about to. False when there is nothing.
+    pub(crate) async fn interrupt_context(&self, context: &Context) -> ApiResult<bool> {
+        match context.to_interrupt() {
+            Some(run) => self.host.interrupt_run(run).await?,
+            None => return Ok(context.is_interrupt_waiting()),
+        }
+        Ok(true)
     }
 }
 
@@ -240,6 +259,10 @@ impl App {
             is_default,
             isolation: creation.isolation,
             created_at: Timestamp::now(),
+            session: creation.session.then(|| Session {
+                given: tokio::sync::Mutex::new(creation.env.clone()),
+            }),
+            env: creation.env,
             renewal: tokio::sync::Mutex::default(),
             current: Mutex::default(),
         };
@@ -292,7 +315,7 @@ impl App {
         &self,
         live: &Arc<LiveSandbox>,
         id: Option<&str>,
-        language: &str,
+        language: &'static str,
     ) -> ApiResult<Arc<Context>> {
         if let Some(id) = id {
             let context = live.context(id)?;
@@ -314,12 +337,7 @@ impl App {
         if let Some(context) = live.contexts.default_of(language) {
             return Ok(context);
         }
-        let creation = ContextCreation {
-            language: language.to_owned(),
-            cwd: checks::WORKSPACE.to_owned(),
-            timeout: Duration::from_millis(limits::CONTEXT_TIMEOUT_DEFAULT_MS),
-            isolation: ContextIsolation::Fork,
-        };
+        let creation = ContextCreation::at(language, checks::WORKSPACE.to_owned());
         self.open_context(live, creation, true).await
     }
 
@@ -424,6 +442,8 @@ impl App {
                     is_default: row.is_default,
                     isolation: ContextIsolation::from_text(&row.isolation),
                     created_at: Timestamp::from_millis(row.created_at / 1_000),
+                    env: BTreeMap::new(),
+                    session: None,
                     renewal: tokio::sync::Mutex::default(),
                     current: Mutex::default(),
                 });
@@ -463,30 +483,5 @@ mod tests {
         assert!(runs("javascript", "typescript") && runs("typescript", "javascript"));
         assert!(runs("python", "python"));
         assert!(!runs("python", "bash") && !runs("bash", "javascript"));
-    }
-
-    #[test]
-    fn an_interrupt_reaches_the_run_that_is_active_and_no_other() {
-        let context = Arc::new(Context {
-            id: "cctx_1".into(),
-            language: "python".into(),
-            cwd: "/workspace".into(),
-            is_default: false,
-            isolation: ContextIsolation::Fork,
-            created_at: Timestamp::from_millis(0),
-            renewal: tokio::sync::Mutex::default(),
-            current: Mutex::default(),
-        });
-        assert_eq!(context.active_run(), None);
-        let first = context.activate(1);
-        let second = context.activate(2);
-        drop(first);
-        assert_eq!(
-            context.active_run(),
-            Some(2),
-            "the later run is still active"
-        );
-        drop(second);
-        assert_eq!(context.active_run(), None);
     }
 }

@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::auth::{Principal, micros};
 use crate::checks;
+use crate::egress::SandboxRules;
 use crate::error::{ApiError, ApiResult};
 use crate::host::{self, Limits, Network};
 use crate::metering;
@@ -11,7 +12,7 @@ use crate::templates::Template;
 use crownest_api::sandbox::{CreateSandbox, NetworkMode, Resources};
 use crownest_api::{ErrorCode, IdKind, Timestamp, limits, metadata};
 use crownest_store as store;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
@@ -22,6 +23,14 @@ pub(crate) struct Creation {
     pub(crate) ttl_ms: u64,
     pub(crate) limits: Limits,
     pub(crate) network: Network,
+    /// Egress rules of its own.
+    pub(crate) egress: Option<SandboxRules>,
+    /// The variable of its environment in which it finds its own id.
+    pub(crate) id_variable: Option<&'static str>,
+    /// What a dialect remembers of the request; nobody else reads it.
+    pub(crate) dialect: Option<Value>,
+    /// What its files are at first; none: the template's alone.
+    pub(crate) snapshot: Option<store::Snapshot>,
 }
 
 impl App {
@@ -57,6 +66,10 @@ impl App {
             ttl_ms,
             limits,
             network,
+            egress: None,
+            id_variable: None,
+            dialect: None,
+            snapshot: None,
         })
     }
 
@@ -174,6 +187,8 @@ impl Creation {
             runtimes: host.runtimes().as_ref().clone(),
             ready_ticks_ms: Some(metering::ticks_ms()),
             disk_bytes: Some(self.limits.disk_bytes),
+            egress: self.egress.clone(),
+            dialect: self.dialect.clone(),
         };
         store::Sandbox {
             id: format!("{}_{}", IdKind::Sandbox.prefix(), host.key()),

@@ -4,7 +4,7 @@
 //! An [`ApiError`] travels as an extension of an empty response; the outermost layer
 //! ([`crate::request`]) writes the envelope, because only it knows the request's id.
 
-use crate::host::{FileErrorKind, HostError};
+use crate::host::{FileErrorKind, HostError, SpawnerError};
 use crate::objects::ObjectsError;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -179,6 +179,10 @@ impl From<HostError> for ApiError {
             HostError::NodeFull { limit } => Self::new(ErrorCode::QuotaExceeded, error.to_string())
                 .with_details(json!({ "limit": limit }))
                 .retry_after(1_000),
+            HostError::Spawner(SpawnerError::SnapshotUnusable(_)) => Self::new(
+                ErrorCode::BackupNotRestorable,
+                "the snapshot cannot be used",
+            ),
             HostError::Spawner(_) | HostError::Connect(_) | HostError::Hello(_) => {
                 Self::unavailable("the machine could not provide a sandbox", error)
             }
@@ -229,7 +233,9 @@ fn file_error(kind: FileErrorKind, message: String) -> ApiError {
         FileErrorKind::NotEmpty => ErrorCode::DirectoryNotEmpty,
         FileErrorKind::Exists => ErrorCode::FileAlreadyExists,
         FileErrorKind::TooLarge => return file_too_large(),
-        FileErrorKind::PermissionDenied => ErrorCode::InvalidRequest,
+        FileErrorKind::PermissionDenied | FileErrorKind::OtherFileSystem => {
+            ErrorCode::InvalidRequest
+        }
         FileErrorKind::NoSpace => ErrorCode::StorageFull,
     };
     let message = if message.is_empty() {

@@ -33,7 +33,7 @@ const PIECE_BYTES: usize = 120 * 1024;
 /// Permission bits of a new file.
 pub(crate) const FILE_MODE: u32 = 0o644;
 /// Longest silence of a client in the middle of an upload.
-const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Header with the SHA-256 of what is uploaded, in hexadecimal.
 pub(crate) const SHA256_HEADER: &str = "x-crownest-sha256";
 
@@ -158,8 +158,9 @@ impl App {
         &self,
         live: &Arc<LiveSandbox>,
         path: &str,
+        within: Within,
     ) -> ApiResult<OpenedFile> {
-        let (stat, file) = live.host.open(path, Within::Workspace).await?;
+        let (stat, file) = live.host.open(path, within).await?;
         let file = OpenFile::new(file);
         let (held, live) = (file.downgrade(), Arc::clone(live));
         self.tasks.spawn(async move {
@@ -218,6 +219,7 @@ pub(crate) async fn receive(
         overwrite: receiving.overwrite,
         parents: receiving.parents,
         mode: FILE_MODE,
+        mode_always: false,
     };
     let mut digest = receiving.sha256.is_some().then(Sha256::new);
     let mut upload = live.host.upload(spec).await?;
@@ -279,7 +281,7 @@ async fn take(
     Ok(upload.push(waiting.freeze()).await?)
 }
 
-fn incomplete(came: u64, why: &str) -> ApiError {
+pub(crate) fn incomplete(came: u64, why: &str) -> ApiError {
     let message = format!("the upload broke off after {came} bytes: {why}; nothing was changed");
     ApiError::new(ErrorCode::UploadIncomplete, message)
         .with_details(json!({ "receivedBytes": came }))

@@ -9,10 +9,13 @@ use crate::auth::{self, Actor, Principal};
 use crate::code::ContextCreation;
 use crate::commands::{CheckedCommand, LogQuery, Place, Wait};
 use crate::host::{RunDone, RunEvent, RunOutcome};
+use crate::introspection::{CheckedQuery, QueryAnswer};
+use crate::output_budget::{Budget, Budgeted};
 use crate::outputs::OutputPolicy;
 use crate::plans::Plan;
+use crate::run_answer::complete_frame;
 use crate::run_result::{Keeping, RunCollector, RunPlace, Step};
-use crate::runs::{CheckedRun, complete_frame};
+use crate::runs::CheckedRun;
 use crate::{
     ApiError, ApiResult, byte_range, checks, extract, file_transfers, idempotency, request, routes,
     signed_url, sse,
@@ -25,15 +28,19 @@ use crownest_api::code::{
 };
 use crownest_api::command::RunCommand;
 use crownest_api::file::{MakeDirectory, MoveFile, WriteFile};
+use crownest_api::introspection::{CompleteCode, InspectCode};
+use crownest_api::output_budget::OutputBudget;
 use crownest_api::project::CreateProject;
 use crownest_api::sandbox::{CreateSandbox, ExtendSandbox};
 use crownest_api::scope::ScopeSet;
 use crownest_api::{ErrorBody, limits, metadata};
 use crownest_init::unpack::{Entry, EntryKind};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::time::Duration;
 
 pub use crate::command_log::fuzzing::log_segment;
+pub use crate::dialects::fuzzing::{glob, multipart};
 pub use crate::egress::fuzzing::{policy, proxied};
 pub use crate::host::fuzzing::{InitLink, event};
 pub use crate::previews::fuzzing as preview;
@@ -189,6 +196,68 @@ pub fn log_place(query: &[u8], header: &[u8]) {
     }));
 }
 
+/// The answer of a driver to a question: whatever it is, what becomes of it is bounded and says so.
+pub fn query_answer(question: u8, answer: &str) {
+    let code = "x = math.sqr\u{fc}";
+    let checked = match question % 3 {
+        0 => CheckedQuery::complete(CompleteCode {
+            code: code.to_owned(),
+            cursor: None,
+            timeout_ms: None,
+        }),
+        1 => CheckedQuery::inspect(InspectCode {
+            code: code.to_owned(),
+            cursor: None,
+            detail: Some(1),
+            timeout_ms: None,
+        }),
+        _ => CheckedQuery::variables(Some(7), None),
+    };
+    let Ok(json) = RawValue::from_string(answer.to_owned()) else {
+        return;
+    };
+    let answer = QueryAnswer::of(&checked.expect("a sound question"), json);
+    let completions = answer.completions();
+    let length = code.chars().count() as u64;
+    assert!(completions.start <= completions.end && completions.end <= length);
+    assert!(completions.matches.len() <= limits::COMPLETIONS_MAX);
+    let inspection = answer.inspection();
+    for value in inspection.data.values() {
+        let bytes = serde_json::to_vec(value).expect("JSON").len();
+        // Every byte of text may be escaped.
+        assert!(bytes <= 6 * limits::INSPECTION_BYTES_MAX + 2);
+    }
+    let variables = answer.variables();
+    assert!(variables.variables.len() <= 7);
+    for variable in &variables.variables {
+        assert!(variable.preview.chars().count() <= 200 && variable.name.chars().count() <= 256);
+    }
+}
+
+/// Output within a budget: the same however it was cut, within its bound, with every byte kept or
+/// counted.
+pub fn budget(asked: OutputBudget, pieces: &[&str]) {
+    let Ok(budget) = Budget::check(asked) else {
+        return;
+    };
+    let fit = |pieces: &[&str]| {
+        let mut budgeted = Budgeted::new(&budget);
+        for piece in pieces {
+            budgeted.push(piece);
+        }
+        budgeted.finish()
+    };
+    let text = pieces.concat();
+    let (cut, whole) = (fit(pieces), fit(&[&text]));
+    assert_eq!((&cut.text, cut.counts), (&whole.text, whole.counts));
+    assert!(whole.text.len() as u64 <= asked.max_bytes);
+    let counts = whole.counts;
+    assert_eq!(counts.total_bytes, text.len() as u64);
+    let lost = counts.omitted_bytes + counts.stripped_bytes + counts.collapsed_bytes;
+    assert!(whole.text.len() as u64 + lost >= counts.total_bytes);
+    assert!(lost > 0 || whole.text == text);
+}
+
 /// A refusal is the client's fault, small, and the same again when it is replayed from the store.
 fn refused_well(result: ApiResult<()>) {
     let Err(error) = result else { return };
@@ -321,6 +390,7 @@ pub fn run(said: &[Said<'_>], rich: RichOutputs, artifacts: ArtifactPolicy) -> H
         artifacts,
         rich,
         may_promote: false,
+        tables: None,
     };
     let mut collector = RunCollector::new(policy, &Keeping::default());
     let mut heard = Stream::default();

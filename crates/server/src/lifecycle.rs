@@ -13,8 +13,9 @@ use crate::error::{ApiError, ApiResult};
 use crate::host::{ClosedReason, SandboxSpec};
 use crate::metrics;
 use crate::request::RequestContext;
-use crate::runtimes;
+use crate::runtimes::{self, Share};
 use crate::sandboxes::LiveSandbox;
+use crate::snapshots;
 use crownest_api::sandbox::{DestroyedReason, Sandbox, SandboxStatus};
 use crownest_api::{IdKind, Timestamp, new_id};
 use crownest_store as store;
@@ -24,7 +25,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Init ends a sandbox this much after its time, in case no server did.
-const INIT_GRACE_MS: u64 = 2_000;
+pub(crate) const INIT_GRACE_MS: u64 = 2_000;
 /// Usage metric written at the end of a sandbox. Whole milliseconds: seconds would lose the short
 /// sandboxes, which are most.
 pub(crate) const COMPUTE_METRIC: &str = "compute_unit_milliseconds";
@@ -56,14 +57,25 @@ impl App {
         let asked_env = creation.request.env.clone().unwrap_or_default();
         let configured_env = &self.config.sandbox_env;
         let chosen = runtimes::choose(&template, configured_env, &asked_env)?;
-        let env = runtimes::environment(&template, &chosen, configured_env, &asked_env);
+        let env = runtimes::environment(
+            &template,
+            &chosen,
+            Share::here(creation.limits.cpu_millis),
+            configured_env,
+            &asked_env,
+        );
         let spec = SandboxSpec {
             key: None,
             template: template.reference(),
             limits: creation.limits,
             network: creation.network,
+            snapshot: creation.snapshot.as_ref().and_then(snapshots::key),
             runtimes: chosen,
             env,
+            egress: creation.egress.clone(),
+            key_variable: creation
+                .id_variable
+                .map(|name| (name, format!("{}_", IdKind::Sandbox.prefix()))),
             deadline: Duration::from_millis(creation.ttl_ms + INIT_GRACE_MS),
         };
         let (host, timings) = self.host.create(spec).await?;
@@ -156,11 +168,14 @@ impl App {
                 "a sandbox lives at most",
             ));
         }
+        let _turn = live.turn.lock().await;
         // Init first when the time grows, so that it never ends a sandbox too early; it also
-        // refuses for one that is gone.
-        live.host
-            .set_deadline(Duration::from_millis(ttl_ms + INIT_GRACE_MS))
-            .await?;
+        // refuses for one that is gone. That of a paused one hears of it when it is resumed.
+        if !live.paused.load(Ordering::Relaxed) {
+            live.host
+                .set_deadline(Duration::from_millis(ttl_ms + INIT_GRACE_MS))
+                .await?;
+        }
         let expiry = store::Expiry {
             ttl_ms: i64::try_from(ttl_ms).unwrap_or(i64::MAX),
             expires_at: micros(expires_at),
@@ -169,7 +184,12 @@ impl App {
             .store
             .extend_sandbox(&live.org_id, &live.id, expiry)
             .await?;
-        *live.row() = row.ok_or_else(ApiError::destroyed)?;
+        let row = row.ok_or_else(ApiError::destroyed)?;
+        {
+            // Its labels may have been changed meanwhile.
+            let mut known = live.row();
+            (known.ttl_ms, known.expires_at) = (row.ttl_ms, row.expires_at);
+        }
         live.expiry.send_replace(expires_at);
         Ok(live.wire())
     }

@@ -4,13 +4,14 @@
 //! inline when it is small and inert, to be made an artifact when the caller wants that, rejected
 //! with the reason otherwise. Everything in a bundle was written by tenant code.
 
-use crate::host::{Bundle, BundleValue};
+use crate::host::{Bundle, BundleValue, Export};
+use crate::table_exports::{self, ExportedFile};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use crownest_api::code::{
     ArtifactPolicy, CodeOutput, OutputFormat, OutputOrigin, OutputValue, RejectedReason,
-    RichOutputs,
+    RichOutputs, TableExport,
 };
 use crownest_api::limits;
 use serde::{Deserialize, Serialize};
@@ -26,11 +27,18 @@ pub(crate) struct OutputPolicy {
     pub rich: RichOutputs,
     /// Whether the key has `artifact:create`.
     pub may_promote: bool,
+    /// Tables are exported whole.
+    pub tables: Option<TableExport>,
 }
 
 impl OutputPolicy {
     fn promotes(self) -> bool {
         self.artifacts == ArtifactPolicy::Promote && self.may_promote
+    }
+
+    /// What a driver is told of it.
+    pub(crate) fn exports(self) -> Option<String> {
+        self.tables.map(|format| format.as_str().to_owned())
     }
 
     fn lacks_scope(self) -> bool {
@@ -43,7 +51,24 @@ impl OutputPolicy {
 pub(crate) struct Shaped {
     pub output: CodeOutput,
     /// With it, the output is an artifact that has no id yet.
-    pub payload: Option<Bytes>,
+    pub payload: Option<Payload>,
+}
+
+/// What an artifact is made of.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    Bytes(Bytes),
+    File(ExportedFile),
+}
+
+impl Payload {
+    /// Bytes of it that this server holds.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::File(_) => 0,
+        }
+    }
 }
 
 impl From<CodeOutput> for Shaped {
@@ -78,8 +103,24 @@ pub(crate) fn shape(bundle: Bundle, place: &BundlePlace, policy: OutputPolicy) -
         let format = format_of(&origin.mime_type).0;
         outputs.push(rejected(format, RejectedReason::OutputTooLarge, origin));
     }
+    if let (Some(export), Some(wanted)) = (bundle.export, policy.tables) {
+        outputs.push(exported(export, wanted, place));
+    }
     outputs.sort_by_key(|shaped| rank(&shaped.output));
     outputs
+}
+
+/// The whole of a table, as the file that its driver says it has written.
+fn exported(export: Export, wanted: TableExport, place: &BundlePlace) -> Shaped {
+    let origin = place.origin(table_exports::mime_of(wanted).to_owned());
+    match ExportedFile::checked(export, wanted) {
+        Some(file) => artifact(OutputFormat::Data, 0, Payload::File(file), origin),
+        None => rejected(
+            OutputFormat::Data,
+            RejectedReason::UnsupportedFormat,
+            origin,
+        ),
+    }
 }
 
 impl BundlePlace {
@@ -235,20 +276,30 @@ fn rich(
 }
 
 /// An output that becomes an artifact.
-fn promoted(format: OutputFormat, payload: Bytes, origin: OutputOrigin) -> Shaped {
+fn promoted(format: OutputFormat, bytes: Bytes, origin: OutputOrigin) -> Shaped {
+    artifact(format, bytes.len() as u64, Payload::Bytes(bytes), origin)
+}
+
+fn artifact(
+    format: OutputFormat,
+    size_bytes: u64,
+    payload: Payload,
+    origin: OutputOrigin,
+) -> Shaped {
     let content_type = match (format, &*origin.mime_type) {
         (OutputFormat::Png, _) => "image/png",
         (OutputFormat::Jpeg, _) => "image/jpeg",
         (OutputFormat::Svg, _) => "image/svg+xml",
         (OutputFormat::Html, _) => "text/html; charset=utf-8",
         (OutputFormat::Data, "text/csv") => "text/csv; charset=utf-8",
+        (OutputFormat::Data, table_exports::PARQUET) => table_exports::PARQUET,
         _ => "application/json",
     };
     let output = CodeOutput::Artifact {
         format,
         artifact_id: String::new(),
         content_type: content_type.to_owned(),
-        size_bytes: payload.len() as u64,
+        size_bytes,
         origin,
     };
     Shaped {
@@ -268,6 +319,7 @@ pub(crate) fn name_of(output: &CodeOutput) -> String {
         (OutputFormat::Svg, _) => "svg",
         (OutputFormat::Html, _) => "html",
         (OutputFormat::Data, "text/csv") => "csv",
+        (OutputFormat::Data, table_exports::PARQUET) => "parquet",
         _ => "json",
     };
     format!("output-{}.{extension}", origin.value_index + 1)

@@ -1,15 +1,19 @@
 //! What a starting server finds: rows of its node and processes of the server before it.
 
 use crate::app::App;
+use crate::egress::SandboxRules;
 use crate::error::ApiResult;
 use crate::host::{self, KnownSandbox, Runtimes, SandboxKey, TemplateRef};
-use crate::lifecycle::{End, verdict};
+use crate::lifecycle::{End, INIT_GRACE_MS, verdict};
 use crate::metering;
 use crate::sandboxes::LiveSandbox;
 use crownest_api::{IdKind, Timestamp};
 use crownest_store as store;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// What the row remembers for a restart; `runtime` in the store.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,6 +32,12 @@ pub(crate) struct RuntimeNote {
     /// What its disk takes.
     #[serde(default)]
     pub(crate) disk_bytes: Option<u64>,
+    /// Egress rules of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) egress: Option<SandboxRules>,
+    /// What a dialect remembers of the request that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dialect: Option<Value>,
 }
 
 impl App {
@@ -79,6 +89,7 @@ impl App {
         }
         self.end_lost_commands(commands).await;
         self.end_lost_code_runs(runs).await;
+        self.recover_snapshots().await?;
         self.recover_previews().await?;
         self.restore_workspace_runs().await?;
         tracing::info!(
@@ -108,6 +119,9 @@ impl App {
         self.restore_commands(&live, commands).await;
         self.restore_code_runs(&live, runs).await;
         self.adopt(&live);
+        if live.paused.load(Ordering::Relaxed) {
+            self.pause_again(&live).await?;
+        }
         Ok(())
     }
 }
@@ -118,6 +132,26 @@ fn known_key(row: &store::Sandbox) -> Option<SandboxKey> {
 
 fn note(row: &store::Sandbox) -> Option<RuntimeNote> {
     serde_json::from_str(row.runtime.as_deref()?).ok()
+}
+
+/// What a dialect remembers of the request that made a sandbox.
+pub(crate) fn dialect(row: &store::Sandbox) -> Option<Value> {
+    note(row)?.dialect
+}
+
+/// The egress rules of its own that a sandbox has.
+pub(crate) fn egress(row: &store::Sandbox) -> Option<SandboxRules> {
+    note(row)?.egress
+}
+
+/// What the row of a sandbox remembers, with these egress rules.
+pub(crate) fn with_egress(
+    row: &store::Sandbox,
+    rules: &SandboxRules,
+) -> Result<String, serde_json::Error> {
+    let mut note: RuntimeNote = serde_json::from_str(row.runtime.as_deref().unwrap_or("{}"))?;
+    note.egress = Some(rules.clone());
+    serde_json::to_string(&note)
 }
 
 /// When a sandbox was ready, by the clock of [`metering::ticks_ms`], if its row says so.
@@ -131,9 +165,13 @@ fn known(row: &store::Sandbox) -> Option<KnownSandbox> {
         slug: row.template_slug.clone(),
         digest: note.template,
     };
+    let expires_at = Timestamp::from_millis(row.expires_at / 1_000);
+    let left = Timestamp::now().millis_until(expires_at);
     Some(KnownSandbox {
         key: known_key(row)?,
         template,
         runtimes: note.runtimes,
+        egress: note.egress,
+        time_left: Duration::from_millis(left + INIT_GRACE_MS),
     })
 }

@@ -1,17 +1,19 @@
 //! Collects what a run says into one bounded result.
 
+mod promotions;
 mod streams;
 
 use crate::budget::Share;
 use crate::host::{Bundle, RunDone, RunEvent, RunOutcome as HostOutcome};
 use crate::output_budget::Budget;
-use crate::outputs::{self, BundlePlace, OutputPolicy, Shaped};
+use crate::outputs::{self, BundlePlace, OutputPolicy, Payload, Shaped};
 use bytes::Bytes;
 use crownest_api::code::{
-    BudgetReport, CodeError, CodeOutput, InputRequest, Notice, OutputOrigin, RejectedReason,
-    RunCodeResult, RunOutcome, RunUsage,
+    CodeError, CodeOutput, InputRequest, Notice, OutputOrigin, RunCodeResult, RunOutcome, RunUsage,
 };
 use crownest_api::limits;
+use crownest_api::output_budget::BudgetReport;
+use promotions::Promotions;
 use std::ops::Range;
 use std::time::Duration;
 pub(crate) use streams::Collected;
@@ -42,6 +44,9 @@ pub(crate) struct RunCollector {
     policy: OutputPolicy,
     stdout: Stream,
     stderr: Stream,
+    /// As it came, characters or not.
+    stdout_bytes: u64,
+    stderr_bytes: u64,
     outputs: Vec<CodeOutput>,
     outputs_bytes: usize,
     outputs_bytes_max: usize,
@@ -50,23 +55,11 @@ pub(crate) struct RunCollector {
     bundles_bytes: u64,
     outputs_share: Share,
     values: u32,
-    /// Outputs that are to become artifacts. Empty, and never looked at, in most runs.
-    promotions: Vec<Promotion>,
-    promotions_begun: u64,
+    promotions: Promotions,
     /// The next display replaces everything shown before it.
     clear_pending: bool,
     notices: Vec<Notice>,
     error: Option<CodeError>,
-}
-
-/// An output on its way to becoming an artifact.
-#[derive(Debug)]
-pub(crate) struct Promotion {
-    /// What stands for its id in the output.
-    mark: String,
-    pub name: String,
-    pub content_type: String,
-    pub bytes: Bytes,
 }
 
 /// What one event brought, for those who stream.
@@ -89,6 +82,8 @@ impl RunCollector {
             policy,
             stdout: Stream::new(keeping),
             stderr: Stream::new(keeping),
+            stdout_bytes: 0,
+            stderr_bytes: 0,
             outputs: Vec::new(),
             outputs_bytes: 0,
             outputs_bytes_max: keeping.outputs_bytes_max,
@@ -96,8 +91,7 @@ impl RunCollector {
             bundles_bytes: 0,
             outputs_share: Share::default(),
             values: 0,
-            promotions: Vec::new(),
-            promotions_begun: 0,
+            promotions: Promotions::default(),
             clear_pending: false,
             notices: Vec::new(),
             error: None,
@@ -109,61 +103,17 @@ impl RunCollector {
         self.stdout.has_lost() || self.stderr.has_lost()
     }
 
-    /// Whether [`RunCollector::promotions`] has something to give.
-    pub(crate) fn has_promotions(&self) -> bool {
-        !self.promotions.is_empty()
-    }
-
-    /// What is to become artifacts now. Each is to be [`RunCollector::settle`]d.
-    pub(crate) fn promotions(&mut self) -> Vec<Promotion> {
-        std::mem::take(&mut self.promotions)
-    }
-
-    /// What became of one of them: the id of the artifact, or why there is none.
-    pub(crate) fn settle(
-        &mut self,
-        promotion: &Promotion,
-        outcome: Result<String, RejectedReason>,
-    ) {
-        let bytes = promotion.bytes.len();
-        self.outputs_bytes = self.outputs_bytes.saturating_sub(bytes);
-        self.outputs_share.give_back(bytes);
-        for output in &mut self.outputs {
-            let CodeOutput::Artifact {
-                artifact_id,
-                format,
-                origin,
-                ..
-            } = output
-            else {
-                continue;
-            };
-            if *artifact_id != promotion.mark {
-                continue;
-            }
-            match outcome {
-                Ok(id) => *artifact_id = id,
-                Err(reason) => {
-                    *output = CodeOutput::Rejected {
-                        format: *format,
-                        reason,
-                        origin: origin.clone(),
-                    };
-                }
-            }
-            return;
-        }
-    }
-
     /// Takes one event.
     pub(crate) fn add(&mut self, event: RunEvent) -> Step {
         match event {
             RunEvent::Stdout(bytes) => {
+                self.stdout_bytes += bytes.len() as u64;
                 let text = text_of(bytes);
                 self.stdout.push(&text);
                 Step::Stdout(text)
             }
             RunEvent::Stderr(bytes) => {
+                self.stderr_bytes += bytes.len() as u64;
                 let text = text_of(bytes);
                 self.stderr.push(&text);
                 Step::Stderr(text)
@@ -215,12 +165,13 @@ impl RunCollector {
     /// Shows a value, at its own place or, for an update, at that of what it replaces.
     fn place(
         &mut self,
-        bundle: Bundle,
+        mut bundle: Bundle,
         is_result: bool,
         display_id: Option<String>,
         update: bool,
     ) -> Step {
         self.bundles_bytes += bundle.bytes();
+        bundle.export = self.promotions.admit_export(bundle.export.take());
         let replaced = if update {
             self.withdraw(display_id.as_deref())
         } else {
@@ -240,7 +191,7 @@ impl RunCollector {
 
     fn clear(&mut self) {
         self.outputs.clear();
-        self.promotions.clear();
+        self.promotions.drop_all();
         self.outputs_share.give_back(self.outputs_bytes);
         self.outputs_bytes = 0;
         self.clear_pending = false;
@@ -257,43 +208,24 @@ impl RunCollector {
             payload,
         } in new
         {
-            let weight = outputs::weight(&output) + payload.as_ref().map_or(0, Bytes::len);
+            let weight = outputs::weight(&output) + payload.as_ref().map_or(0, Payload::held_bytes);
             let fits = self.outputs.len() < limits::RUN_OUTPUTS_MAX
                 && self.outputs_bytes + weight <= self.outputs_bytes_max
                 && self.outputs_share.take(weight);
             if fits {
                 self.outputs_bytes += weight;
-                if let Some(bytes) = payload {
-                    self.promote_later(&mut output, bytes);
+                if let Some(payload) = payload {
+                    self.promotions.begin(&mut output, payload);
                 }
                 self.outputs.push(output);
             } else {
                 self.outputs_omitted += 1;
+                if let Some(payload) = payload {
+                    self.promotions.drop_payload(payload);
+                }
             }
         }
         Step::Outputs(start..self.outputs.len())
-    }
-
-    fn promote_later(&mut self, output: &mut CodeOutput, bytes: Bytes) {
-        let name = outputs::name_of(output);
-        let CodeOutput::Artifact {
-            artifact_id,
-            content_type,
-            ..
-        } = output
-        else {
-            return;
-        };
-        self.promotions_begun += 1;
-        // No id looks like this.
-        let mark = format!("#{}", self.promotions_begun);
-        artifact_id.clone_from(&mark);
-        self.promotions.push(Promotion {
-            mark,
-            name,
-            content_type: content_type.clone(),
-            bytes,
-        });
     }
 
     /// Takes back what was shown under that display id and says which value it was.
@@ -307,8 +239,7 @@ impl RunCollector {
                 found = Some(origin.value_index);
                 let mut weight = outputs::weight(output);
                 if let CodeOutput::Artifact { artifact_id, .. } = output {
-                    let waiting = self.promotions.iter().position(|p| p.mark == *artifact_id);
-                    weight += waiting.map_or(0, |at| self.promotions.remove(at).bytes.len());
+                    weight += self.promotions.withdraw(artifact_id);
                 }
                 self.outputs_bytes -= weight;
                 self.outputs_share.give_back(weight);
@@ -380,8 +311,8 @@ impl RunCollector {
         self.outputs
             .sort_by_key(|output| origin(output).value_index);
         let mut usage = usage(done, &place);
-        usage.stdout_bytes = self.stdout.printed_bytes();
-        usage.stderr_bytes = self.stderr.printed_bytes();
+        usage.stdout_bytes = self.stdout_bytes;
+        usage.stderr_bytes = self.stderr_bytes;
         usage.output_bytes = self.bundles_bytes;
         let stdout: Streamed = self.stdout.finish();
         let stderr: Streamed = self.stderr.finish();

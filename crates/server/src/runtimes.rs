@@ -10,12 +10,15 @@ use crownest_init::link::PATH_DEFAULT;
 use crownest_runtime::template::{Runtime, RuntimeVersion};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// Longest version of a request that is repeated in an answer.
 const VERSION_CHARS_MAX: usize = 40;
 /// Where Java's tools look for their JDK.
 const JAVA_HOME: &str = "JAVA_HOME";
 
+/// How many threads and compilers Go works with; it would take the machine's processors.
+const GO_PROCESSORS: &str = "GOMAXPROCS";
 /// Tells Node that its own HTTP client is to use the proxy. init sets it; before 24 each start of
 /// Node would answer with a warning.
 const NODE_PROXY: &str = "NODE_USE_ENV_PROXY";
@@ -64,11 +67,39 @@ pub fn defaults(template: &Template) -> Runtimes {
         .collect()
 }
 
+/// What a sandbox has less of than the machine: the kernel tells programs of the machine's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share {
+    pub(crate) cpu_millis: u32,
+    pub(crate) machine_processors: u32,
+}
+
+impl Share {
+    /// Of this machine.
+    pub(crate) fn here(cpu_millis: u32) -> Self {
+        static PROCESSORS: LazyLock<u32> = LazyLock::new(|| {
+            let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            u32::try_from(processors).unwrap_or(u32::MAX)
+        });
+        Self {
+            cpu_millis,
+            machine_processors: *PROCESSORS,
+        }
+    }
+
+    /// Processors that it can keep busy, when those are not all that there are.
+    fn processors(self) -> Option<u32> {
+        let processors = self.cpu_millis.div_ceil(1000).max(1);
+        (processors < self.machine_processors).then_some(processors)
+    }
+}
+
 /// The environment of a sandbox: what is configured, where the versions are that are not the
 /// template's own choice, and over both what was asked for.
 pub(crate) fn environment(
     template: &Template,
     chosen: &Runtimes,
+    share: Share,
     configured: &Environment,
     asked: &Environment,
 ) -> Environment {
@@ -91,6 +122,10 @@ pub(crate) fn environment(
     if let Some(java) = chosen.get("java") {
         env.entry(JAVA_HOME.to_owned())
             .or_insert_with(|| java.home.clone());
+    }
+    if let (true, Some(processors)) = (chosen.contains_key("go"), share.processors()) {
+        env.entry(GO_PROCESSORS.to_owned())
+            .or_insert_with(|| processors.to_string());
     }
     let major = |version: &RuntimeVersion| version.version.split('.').next()?.parse::<u32>().ok();
     if let Some(node) = chosen.get("node")
@@ -171,6 +206,11 @@ mod tests {
         }
     }
 
+    const ALL_OF_IT: Share = Share {
+        cpu_millis: 2_000,
+        machine_processors: 2,
+    };
+
     fn env(pairs: &[(&str, &str)]) -> Environment {
         let owned = |(a, b): &(&str, &str)| ((*a).to_owned(), (*b).to_owned());
         pairs.iter().map(owned).collect()
@@ -182,7 +222,13 @@ mod tests {
         let chosen = choose(&template, &env(&[]), &env(&[("A", "b")])).unwrap();
         assert_eq!(chosen["node"].version, "24.21.0");
         assert_eq!(chosen["python"].home, "/usr");
-        let told = environment(&template, &chosen, &env(&[("A", "x")]), &env(&[("A", "b")]));
+        let told = environment(
+            &template,
+            &chosen,
+            ALL_OF_IT,
+            &env(&[("A", "x")]),
+            &env(&[("A", "b")]),
+        );
         assert_eq!(told, env(&[("A", "b"), ("JAVA_HOME", "/opt/java/17")]));
     }
 
@@ -193,17 +239,55 @@ mod tests {
             let asked = env(&[("NODE_VERSION", asked), ("PYTHON_VERSION", "3.11")]);
             let chosen = choose(&template, &env(&[("NODE_VERSION", "24")]), &asked).unwrap();
             assert_eq!(chosen["node"].version, "20.20.2");
-            let told = environment(&template, &chosen, &env(&[]), &asked);
+            let told = environment(&template, &chosen, ALL_OF_IT, &env(&[]), &asked);
             assert_eq!(told["PATH"], format!("/opt/node/20/bin:{PATH_DEFAULT}"));
             assert_eq!(told[NODE_PROXY], "0", "it would warn");
-            let told = environment(&template, &chosen, &env(&[("PATH", "/bin")]), &asked);
+            let told = environment(
+                &template,
+                &chosen,
+                ALL_OF_IT,
+                &env(&[("PATH", "/bin")]),
+                &asked,
+            );
             assert_eq!(told["PATH"], "/opt/node/20/bin:/bin");
-            let told = environment(&template, &chosen, &env(&[]), &env(&[("PATH", "/x")]));
+            let told = environment(
+                &template,
+                &chosen,
+                ALL_OF_IT,
+                &env(&[]),
+                &env(&[("PATH", "/x")]),
+            );
             assert_eq!(told["PATH"], "/x", "who sets it knows what he wants");
         }
         let configured = env(&[("NODE_VERSION", "20")]);
         let chosen = choose(&template, &configured, &env(&[])).unwrap();
         assert_eq!(chosen["node"].version, "20.20.2");
+    }
+
+    #[test]
+    fn go_is_told_of_its_share_where_that_is_less_than_the_machine() {
+        let mut template = template();
+        let go = RuntimeVersion {
+            version: "1.27.4".into(),
+            home: "/opt/go/1.27".into(),
+        };
+        template.runtimes.push(Runtime {
+            kernel: "go".into(),
+            default: go.version.clone(),
+            versions: vec![go],
+        });
+        let chosen = defaults(&template);
+        let told = |cpu_millis, machine_processors, asked: &[(&str, &str)]| {
+            let share = Share {
+                cpu_millis,
+                machine_processors,
+            };
+            let told = environment(&template, &chosen, share, &env(&[]), &env(asked));
+            told.get(GO_PROCESSORS).cloned()
+        };
+        assert_eq!(told(1_500, 64, &[]).as_deref(), Some("2"));
+        assert_eq!(told(2_000, 2, &[]), None);
+        assert_eq!(told(1, 64, &[(GO_PROCESSORS, "9")]).as_deref(), Some("9"));
     }
 
     #[test]

@@ -36,12 +36,20 @@ pub(crate) struct LiveSandbox {
     pub(crate) expiry: watch::Sender<Timestamp>,
     /// Runs and commands.
     active: AtomicU32,
+    /// When its processor time was looked at last, and how much it was.
+    pub(crate) cpu_seen: Mutex<Option<CpuSeen>>,
     /// No new work: it is being ended.
     pub(crate) ending: AtomicBool,
+    /// No new work until it is resumed.
+    pub(crate) paused: AtomicBool,
+    /// Held by whoever stops or continues its processes, or changes its time to live.
+    pub(crate) turn: tokio::sync::Mutex<()>,
     /// Set when it has been ended.
     pub(crate) ended: OnceCell<()>,
     /// Set when the store knows that.
     pub(crate) recorded: AtomicBool,
+    /// Held by whoever changes its labels.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     /// Its place in the quota of its organization.
     _slot: OrgSlot,
 }
@@ -56,6 +64,7 @@ impl LiveSandbox {
         let lived = || metering::charged_by_wall_clock_ms(&row, Timestamp::now());
         let ready_ticks_ms =
             recovery::ready_ticks_ms(&row).unwrap_or_else(|| metering::ticks_ms() - lived());
+        let paused = row.status == store::SandboxStatus::Paused;
         Self {
             id: row.id.clone(),
             org_id: row.org_id.clone(),
@@ -67,9 +76,13 @@ impl LiveSandbox {
             row: Mutex::new(row),
             ready_ticks_ms,
             active: AtomicU32::new(0),
+            cpu_seen: Mutex::new(None),
             ending: AtomicBool::new(false),
+            paused: AtomicBool::new(paused),
+            turn: tokio::sync::Mutex::default(),
             ended: OnceCell::new(),
             recorded: AtomicBool::new(false),
+            changing: tokio::sync::Mutex::default(),
             _slot: slot,
         }
     }
@@ -81,7 +94,8 @@ impl LiveSandbox {
     /// As clients see it.
     pub(crate) fn wire(&self) -> Sandbox {
         let mut sandbox = wire(&self.row());
-        if !sandbox.status.is_over() && self.active.load(Ordering::Relaxed) > 0 {
+        let at_rest = sandbox.status.is_over() || sandbox.status == SandboxStatus::Paused;
+        if !at_rest && self.active.load(Ordering::Relaxed) > 0 {
             sandbox.status = SandboxStatus::Running;
         }
         sandbox
@@ -92,11 +106,29 @@ impl LiveSandbox {
         metering::charged_ms(&self.row(), metering::ticks_ms() - self.ready_ticks_ms)
     }
 
+    /// Refuses new work while it is paused.
+    pub(crate) fn check_not_paused(&self) -> ApiResult<()> {
+        if self.paused.load(Ordering::Relaxed) {
+            let message = "the sandbox is paused: resume it first";
+            return Err(ApiError::new(ErrorCode::SandboxPaused, message));
+        }
+        Ok(())
+    }
+
     /// Counts work until the guard is dropped.
     pub(crate) fn work(self: &Arc<Self>) -> Work {
         self.active.fetch_add(1, Ordering::Relaxed);
         Work(Arc::clone(self))
     }
+}
+
+/// Processor time of a sandbox at some moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CpuSeen {
+    pub at: std::time::Instant,
+    pub cpu_us: u64,
+    /// What it used of its processors, when that was looked at.
+    pub used_pct: f64,
 }
 
 /// See [`LiveSandbox::work`].
@@ -144,6 +176,7 @@ fn status(status: store::SandboxStatus) -> SandboxStatus {
         store::SandboxStatus::Ready => SandboxStatus::Ready,
         store::SandboxStatus::Running => SandboxStatus::Running,
         store::SandboxStatus::Idle => SandboxStatus::Idle,
+        store::SandboxStatus::Paused => SandboxStatus::Paused,
         store::SandboxStatus::Expiring => SandboxStatus::Expiring,
         store::SandboxStatus::Destroyed => SandboxStatus::Destroyed,
         store::SandboxStatus::Failed => SandboxStatus::Failed,
@@ -198,8 +231,25 @@ impl App {
         Ok(Found::Ended(Box::new(row)))
     }
 
-    /// The sandbox of that id, if it can be used.
+    /// The sandbox of that id, if it can be used: one that is paused cannot.
     pub(crate) async fn live_sandbox(
+        &self,
+        who: &Principal,
+        id: &str,
+    ) -> ApiResult<Arc<LiveSandbox>> {
+        let live = self.kept_sandbox(who, id).await?;
+        live.check_not_paused()?;
+        Ok(live)
+    }
+
+    /// Refuses what would wait for the programs of a sandbox that is paused.
+    pub(crate) fn check_not_paused(&self, id: &str) -> ApiResult<()> {
+        let live = self.sandboxes.get(id);
+        live.map_or(Ok(()), |live| live.check_not_paused())
+    }
+
+    /// The sandbox of that id, if it has not ended, paused or not.
+    pub(crate) async fn kept_sandbox(
         &self,
         who: &Principal,
         id: &str,

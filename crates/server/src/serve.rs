@@ -39,9 +39,10 @@ pub async fn run(
     app.register_node(address.clone())
         .await
         .map_err(ServeError::RegisterNode)?;
+    // Before runs go on, which write artifacts again.
+    app.keep_artifacts();
     app.recover().await.map_err(ServeError::Recover)?;
     app.keep_node();
-    app.keep_artifacts();
     app.keep_logs();
     app.keep_workspace_runs();
     tracing::info!(address, "serving");

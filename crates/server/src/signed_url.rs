@@ -10,6 +10,8 @@
 //! For a route: take [`Signed`] instead of `Caller`, then [`Signed::caller`] with what the
 //! request is about. To make a URL: [`App::signed_url`].
 
+mod sandbox_token;
+
 use crate::app::App;
 use crate::auth::{Actor, Caller, Principal};
 use crate::error::{ApiError, ApiResult};
@@ -49,6 +51,8 @@ pub(crate) enum Purpose {
     ArtifactDownload,
     CommandLogs,
     WorkspaceArchive,
+    /// Not a URL: everything that the key may do in one sandbox.
+    SandboxAccess,
 }
 
 /// What a token allows.

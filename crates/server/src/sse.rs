@@ -30,12 +30,17 @@ pub(crate) fn push_event<T: Serialize>(
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\ndata: ");
+    push_json(data, out)?;
+    out.extend_from_slice(b"\n\n");
+    Ok(())
+}
+
+/// Appends JSON without anything that ends a line.
+pub(crate) fn push_json<T: Serialize>(data: &T, out: &mut Vec<u8>) -> serde_json::Result<()> {
     data.serialize(&mut Serializer::with_formatter(
         &mut *out,
         LineSafe(CompactFormatter),
-    ))?;
-    out.extend_from_slice(b"\n\n");
-    Ok(())
+    ))
 }
 
 /// As [`push_event`] for `{"type": name, "data": text}`, which is nearly all that a stream
@@ -102,7 +107,7 @@ pub(crate) fn push_log_event(
 }
 
 /// Appends text as it stands inside a JSON string, without anything that ends a line.
-fn push_escaped(mut text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn push_escaped(mut text: &[u8], out: &mut Vec<u8>) {
     loop {
         let (plain, rest) = text.split_at(plain_bytes(text));
         out.extend_from_slice(plain);

@@ -1,7 +1,7 @@
 //! What the one who waited for a command gets.
 
 use super::collect::Collector;
-use super::drive::{Finished, Waited};
+use super::drive::{Finished, Pieces, Waited};
 use super::record::wire;
 use crate::budget::Share;
 use crate::error::{ApiError, ApiResult};
@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use crownest_api::command::{Command, CommandAnswer};
 use crownest_store::IDEMPOTENT_BODY_BYTES_MAX;
 use std::collections::BTreeMap;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Bytes of each stream in a replay that must be cut to be stored. Escaped in JSON they can be
 /// six times as many.
@@ -25,7 +25,18 @@ impl Waited {
             stdout: Collected::default(),
             stderr: Collected::default(),
             finished,
+            follower: None,
             by,
+        }
+    }
+
+    /// For one who gets the output as it comes, and nothing of it at the end.
+    pub(super) fn following(self, follower: mpsc::Sender<Pieces>) -> Self {
+        Self {
+            stdout: Collected::up_to(0),
+            stderr: Collected::up_to(0),
+            follower: Some(follower),
+            ..self
         }
     }
 }

@@ -18,7 +18,8 @@ use crownest_api::Timestamp;
 use crownest_store as store;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// Output that is written at once. Init keeps as much until it is told.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
@@ -45,6 +46,8 @@ pub(super) struct Waited {
     pub stdout: Collected,
     pub stderr: Collected,
     pub finished: oneshot::Sender<Finished>,
+    /// Gets the output as it comes.
+    pub follower: Option<mpsc::Sender<Pieces>>,
     /// Who makes the artifacts that it leaves.
     pub by: Collector,
 }
@@ -58,10 +61,36 @@ pub(super) struct Finished {
     pub stderr: Collected,
 }
 
+impl Waited {
+    /// Takes output. A follower that is slow makes the command wait; one that is gone does not.
+    async fn take(&mut self, pieces: &[(LogStream, Bytes)], stopping: &CancellationToken) {
+        if let Some(follower) = &self.follower {
+            let sent = tokio::select! {
+                sent = follower.send(pieces.to_vec()) => sent.is_ok(),
+                () = stopping.cancelled() => false,
+            };
+            if !sent {
+                self.follower = None;
+            }
+            return;
+        }
+        for (stream, data) in pieces {
+            let kept = match stream {
+                LogStream::Stdout => &mut self.stdout,
+                LogStream::Stderr => &mut self.stderr,
+            };
+            kept.push(&String::from_utf8_lossy(data));
+        }
+    }
+}
+
+/// Output in the order in which it came.
+pub(super) type Pieces = Vec<(LogStream, Bytes)>;
+
 /// What was there to be taken.
 #[derive(Debug, Default)]
 struct Batch {
-    pieces: Vec<(LogStream, Bytes)>,
+    pieces: Pieces,
     bytes: usize,
     /// Number of the last event with output.
     handled: u64,
@@ -96,13 +125,7 @@ impl Driving {
                 return;
             };
             if let Some(waited) = &mut self.waited {
-                for (stream, data) in &batch.pieces {
-                    let kept = match stream {
-                        LogStream::Stdout => &mut waited.stdout,
-                        LogStream::Stderr => &mut waited.stderr,
-                    };
-                    kept.push(&String::from_utf8_lossy(data));
-                }
+                waited.take(&batch.pieces, &self.app.stopping).await;
             }
             let done = batch.done.take();
             self.write(batch, done.is_some()).await;

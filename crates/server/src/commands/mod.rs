@@ -8,6 +8,7 @@ mod answer;
 mod collect;
 mod drive;
 mod early;
+mod follow;
 mod live;
 mod log_mover;
 mod logs;
@@ -16,10 +17,11 @@ mod recovery;
 mod start;
 
 pub(crate) use early::respond;
+pub(crate) use follow::Followed;
 pub(crate) use live::{Found, Registry};
 pub(crate) use logs::{LogQuery, Place};
 pub(crate) use record::wire;
-pub(crate) use start::{CheckedCommand, Wait};
+pub(crate) use start::{CheckedCommand, ForeignCommand, Wait};
 
 use crate::app::App;
 use crate::audit::Deed;
@@ -155,6 +157,7 @@ impl App {
         if let Found::Live(command) = &found
             && !command.row().status.is_terminal()
         {
+            self.check_not_paused(&found.row().sandbox_id)?;
             let now = Timestamp::now();
             if self
                 .store

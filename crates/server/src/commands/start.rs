@@ -34,12 +34,26 @@ pub(crate) enum Wait {
     Begin,
 }
 
+/// A command as another API asks for it.
+#[derive(Debug)]
+pub(crate) struct ForeignCommand {
+    pub id: String,
+    /// What the record says; a shell runs it when there is no `argv`.
+    pub shown: String,
+    pub argv: Option<Vec<String>>,
+    pub cwd: String,
+    pub env: BTreeMap<String, String>,
+    pub timeout_ms: Option<u64>,
+}
+
 /// A command whose request has been checked.
 #[derive(Debug)]
 pub(crate) struct CheckedCommand {
     /// What it is to be called, when that was decided before.
     id: Option<String>,
     pub(super) command: String,
+    /// What is started, where that is not a shell with `command`.
+    pub(super) argv: Option<Vec<String>>,
     pub(super) cwd: String,
     pub(super) env: BTreeMap<String, String>,
     pub(super) timeout: Option<Duration>,
@@ -74,10 +88,40 @@ impl CheckedCommand {
         Ok(Self {
             id: None,
             command: request.command,
+            argv: None,
             cwd: cwd.unwrap_or_else(|| checks::WORKSPACE.to_owned()),
             env,
             timeout: timeout(request.timeout_ms, wait)?,
             collection,
+        })
+    }
+
+    /// A command of another API: in any directory, and with the timeout that it names or none.
+    pub(crate) fn foreign(command: ForeignCommand) -> ApiResult<Self> {
+        let command_ok = (1..=limits::COMMAND_BYTES_MAX).contains(&command.shown.len())
+            && !command.shown.trim().is_empty()
+            && !command.shown.contains('\0');
+        if !command_ok {
+            let max = limits::COMMAND_BYTES_MAX;
+            return Err(ApiError::field(
+                "command",
+                format!("command must have 1 to {max} bytes without NUL"),
+            ));
+        }
+        checks::environment(&command.env)?;
+        let max = limits::BACKGROUND_TIMEOUT_MAX_MS;
+        let timeout = command
+            .timeout_ms
+            .map(|asked| checks::timeout(Some(asked), max, max))
+            .transpose()?;
+        Ok(Self {
+            id: Some(command.id),
+            command: command.shown,
+            argv: command.argv,
+            cwd: command.cwd,
+            env: command.env,
+            timeout,
+            collection: None,
         })
     }
 
@@ -246,9 +290,13 @@ impl Starting {
 }
 
 async fn start(command: &LiveCommand, checked: CheckedCommand) -> Result<Exec, HostError> {
+    let shell = |shell: &str| vec![shell.to_owned(), "-c".to_owned(), checked.command.clone()];
+    let ways = match checked.argv.clone() {
+        Some(argv) => vec![argv],
+        None => SHELLS.map(shell).to_vec(),
+    };
     let mut refused = HostError::SpawnFailed("no shell".into());
-    for shell in SHELLS {
-        let argv = vec![shell.to_owned(), "-c".to_owned(), checked.command.clone()];
+    for argv in ways {
         let spec = ExecSpec {
             argv,
             cwd: checked.cwd.clone(),

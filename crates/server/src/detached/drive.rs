@@ -24,7 +24,8 @@ use crate::run_result::{RunCollector, Step};
 use crate::sandboxes::{LiveSandbox, Work};
 use bytes::Bytes;
 use crownest_api::Timestamp;
-use crownest_api::code::{CodeError, FullOutput, RejectedReason, RunCodeResult};
+use crownest_api::code::{CodeError, RejectedReason, RunCodeResult};
+use crownest_api::output_budget::FullOutput;
 use crownest_store as store;
 use futures_util::{Stream, TryStreamExt};
 use std::io;
@@ -215,9 +216,11 @@ impl Driving {
         self.writer = Some(writer);
     }
 
-    async fn finish(self, done: &RunDone) {
+    async fn finish(mut self, done: &RunDone) {
         // The turn of the context is over already.
         drop(self.active);
+        let unwanted = self.collector.unwanted_files();
+        self.app.remove_exports(&self.sandbox, &unwanted).await;
         let row = self.run.row().clone();
         let (result, _share) = self.collector.finish(done, self.options.place(&row));
         let by = self.by.as_ref();

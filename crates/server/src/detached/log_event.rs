@@ -159,6 +159,7 @@ mod tests {
             artifacts: ArtifactPolicy::InlineOnly,
             rich: RichOutputs::Inline,
             may_promote: false,
+            tables: None,
         };
         RunCollector::new(policy, &Keeping::default())
     }

@@ -133,6 +133,7 @@ impl App {
     ) -> ApiResult<CodeRun> {
         let found = self.find_detached(who, sandbox_id, id).await?;
         if let Found::Live(run) = &found {
+            self.check_not_paused(sandbox_id)?;
             let now = Timestamp::now();
             if self.store.cancel_code_run(id, micros(now)).await? {
                 self.cancel_live(run, now).await?;

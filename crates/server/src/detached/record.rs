@@ -5,8 +5,8 @@ use crate::error::{ApiError, ApiResult};
 use crate::host::{RunDone, RunOutcome as HostOutcome};
 use crate::output_budget::Budget;
 use crate::outputs::OutputPolicy;
+use crate::run_answer;
 use crate::run_result::{Keeping, RunPlace};
-use crate::runs;
 use crownest_api::Timestamp;
 use crownest_api::code::{RunCodeResult, RunOutcome};
 use crownest_api::detached_run::{CodeRun, CodeRunFailure, CodeRunStatus};
@@ -97,7 +97,7 @@ pub(super) fn end_with_result(row: &mut store::CodeRun, result: RunCodeResult) -
         RunOutcome::ContextDied => store::CodeRunStatus::ContextDied,
     };
     end(row, status);
-    row.result = Some(runs::stored_result(result)?);
+    row.result = Some(run_answer::stored_result(result)?);
     Ok(())
 }
 

@@ -104,7 +104,7 @@ impl Queued {
             cwd: self.options.cwd.clone(),
             language: runs::language_of_cell(&row.language),
             input: self.options.input,
-            table_export: None,
+            table_export: self.options.policy.exports(),
         }
     }
 

@@ -12,6 +12,7 @@ mod forward;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod metered;
+mod narrowing;
 mod policy;
 mod proxy;
 mod refusal;
@@ -23,5 +24,6 @@ pub(crate) use forward::strip_hop_by_hop;
 pub(crate) use metered::{Activity, Meter, Metered};
 
 pub use address::forbidden_range;
+pub use narrowing::{SANDBOX_RULES_MAX, SandboxRule, SandboxRules};
 pub use policy::{Policy, PolicyConfig, PolicyError, Upstream};
 pub use proxy::{Counts, Proxy, serve};

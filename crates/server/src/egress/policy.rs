@@ -1,6 +1,7 @@
 //! What sandboxes may reach. Pure: no sockets, no names resolved, no clock.
 
 use super::address::{embedded_v4, forbidden_range};
+use super::narrowing::{Narrowing, SANDBOX_RULES_MAX, SandboxRules};
 use super::refusal::Refusal;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -58,6 +59,10 @@ pub enum PolicyError {
     Rule(String),
     #[error("more than {RULES_MAX} egress rules")]
     TooMany,
+    #[error("more than {SANDBOX_RULES_MAX} egress rules of one sandbox")]
+    TooManyOfSandbox,
+    #[error("egress target {0:?} is neither a host name nor a wildcard such as *.example.org")]
+    Target(String),
 }
 
 /// Checked egress rules.
@@ -69,10 +74,12 @@ pub struct Policy {
     denied_ports: Vec<u16>,
     own: Vec<SocketAddr>,
     upstream: Option<Upstream>,
+    /// What the sandbox itself may ask for at most.
+    narrowing: Option<Narrowing>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Rule {
+pub(super) enum Rule {
     Net(IpNet),
     Host(String),
     /// `*.example.org`, kept as `.example.org`.
@@ -108,6 +115,18 @@ impl Policy {
             denied_ports: config.denied_ports,
             own: config.own,
             upstream: config.upstream,
+            narrowing: None,
+        })
+    }
+
+    /// The same for a sandbox with rules of its own.
+    ///
+    /// # Errors
+    /// [`PolicyError`]
+    pub fn narrowed(&self, rules: &SandboxRules) -> Result<Self, PolicyError> {
+        Ok(Self {
+            narrowing: Some(Narrowing::new(rules)?),
+            ..self.clone()
         })
     }
 
@@ -120,6 +139,11 @@ impl Policy {
     pub(super) fn judge_host(&self, host: &str, port: u16) -> Result<HostVerdict, Refusal> {
         if port == 0 || self.denied_ports.contains(&port) {
             return Err(Refusal::Port { port });
+        }
+        if self.narrowing.as_ref().is_some_and(|own| !own.allows(host)) {
+            return Err(Refusal::NotAllowedHere {
+                host: host.to_owned(),
+            });
         }
         let literal = host.parse::<IpAddr>().ok();
         let named = |rules: &[Rule]| rules.iter().any(|rule| rule.names(host));
@@ -197,7 +221,7 @@ impl Policy {
 }
 
 impl Rule {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         if text == "*" {
             return Some(Self::Any);
@@ -221,7 +245,7 @@ impl Rule {
     }
 
     /// Whether it names this host, by its name.
-    fn names(&self, host: &str) -> bool {
+    pub(super) fn names(&self, host: &str) -> bool {
         match self {
             Self::Host(name) => name == host,
             Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),

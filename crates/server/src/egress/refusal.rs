@@ -23,6 +23,8 @@ pub(super) enum Refusal {
         "host {host} is not on the list of allowed hosts; an operator can add it to egress_allow"
     )]
     NotAllowed { host: String },
+    #[error("host {host} is not allowed by the network policy of this sandbox")]
+    NotAllowedHere { host: String },
     #[error(
         "host {host} resolved to {ip}, {what}; an operator can allow it with \
          egress_allow = [\"{host}\"]"
@@ -60,6 +62,7 @@ impl Refusal {
             Self::Port { .. }
                 | Self::DeniedHost { .. }
                 | Self::NotAllowed { .. }
+                | Self::NotAllowedHere { .. }
                 | Self::Address { .. }
         )
     }
@@ -67,7 +70,7 @@ impl Refusal {
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Port { .. } => (StatusCode::FORBIDDEN, "egress_port_denied"),
-            Self::DeniedHost { .. } | Self::NotAllowed { .. } => {
+            Self::DeniedHost { .. } | Self::NotAllowed { .. } | Self::NotAllowedHere { .. } => {
                 (StatusCode::FORBIDDEN, "egress_host_denied")
             }
             Self::Address { .. } => (StatusCode::FORBIDDEN, "egress_address_denied"),

@@ -124,9 +124,23 @@ pub enum FileErrorKind {
     PermissionDenied,
     #[error("no space left in the sandbox")]
     NoSpace,
+    #[error("the two places are on different file systems")]
+    OtherFileSystem,
 }
 
 impl HostError {
+    /// Whether a file operation found nothing at its path.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Self::File {
+                kind: FileErrorKind::NotFound | FileErrorKind::ParentNotFound,
+                ..
+            }
+        )
+    }
+
     /// Gives init's refusal its name. `port` is what was dialled, where that is the call.
     pub(super) fn from_call(error: &CallError, port: u16) -> Self {
         let message = printable(&error.message);
@@ -154,6 +168,7 @@ impl HostError {
             CallErrorCode::FileTooLarge => file(FileErrorKind::TooLarge),
             CallErrorCode::PermissionDenied => file(FileErrorKind::PermissionDenied),
             CallErrorCode::NoSpace => file(FileErrorKind::NoSpace),
+            CallErrorCode::OtherFileSystem => file(FileErrorKind::OtherFileSystem),
             CallErrorCode::PortClosed => Self::PortClosed(port),
             CallErrorCode::Invalid => Self::Invalid(message),
             CallErrorCode::NoSpare | CallErrorCode::Internal => Self::Init(message),

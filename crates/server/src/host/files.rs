@@ -37,9 +37,16 @@ impl Sandbox {
     pub async fn stat(&self, path: &str, within: Within) -> Result<FileStat, HostError> {
         let path = checked(path)?;
         stat_of(
-            self.file_call(Request::FileStat { path, within }, Bytes::new())
-                .await?
-                .0,
+            self.file_call(
+                Request::FileStat {
+                    path,
+                    within,
+                    link: false,
+                },
+                Bytes::new(),
+            )
+            .await?
+            .0,
         )
     }
 
@@ -50,7 +57,14 @@ impl Sandbox {
     pub async fn list(&self, path: &str, within: Within) -> Result<Vec<FileEntry>, HostError> {
         let path = checked(path)?;
         let reply = self
-            .file_call(Request::FileList { path, within }, Bytes::new())
+            .file_call(
+                Request::FileList {
+                    path,
+                    within,
+                    link: false,
+                },
+                Bytes::new(),
+            )
             .await?
             .0;
         match reply.entries {
@@ -145,6 +159,7 @@ impl Sandbox {
             to: checked(to)?,
             within,
             overwrite,
+            parents: false,
         };
         let reply = self.file_call(request, Bytes::new()).await?.0;
         match reply.stat {
@@ -176,7 +191,11 @@ impl Sandbox {
             .map(drop)
     }
 
-    async fn file_call(&self, request: Request, body: Bytes) -> Result<(Reply, Bytes), HostError> {
+    pub(super) async fn file_call(
+        &self,
+        request: Request,
+        body: Bytes,
+    ) -> Result<(Reply, Bytes), HostError> {
         let answer = self
             .call_with(request, body, Vec::new(), FILE_TIMEOUT)
             .await?;

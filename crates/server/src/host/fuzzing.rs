@@ -122,6 +122,7 @@ impl InitLink {
             },
             digest: TemplateDigest([0; 32]),
             socket: PathBuf::new(),
+            egress: None,
         };
         Sandbox::new(identity, Arc::clone(&self.shared), Arc::clone(link))
     }

@@ -75,7 +75,18 @@ pub static KERNELS: [Kernel; 5] = [
         prestarted: true,
         idle_bytes: 160 * MIB,
         start_variables: &["JAVA_", "JDK_", "_JAVA_", "CLASSPATH", "LC_", "LANG", "TZ"],
-        argv: |home| words(&[&format!("{home}/bin/java"), "/opt/crownest/java/driver"]),
+        // By the release, which is the last word of its home.
+        argv: |home| {
+            let release = home.rsplit('/').next().unwrap_or(home);
+            let built = format!("/opt/crownest-java/{release}");
+            words(&[
+                "/bin/sh",
+                "/opt/crownest/java/driver.sh",
+                release,
+                home,
+                &built,
+            ])
+        },
     },
     Kernel {
         name: "node",

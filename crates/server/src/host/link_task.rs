@@ -19,7 +19,7 @@ use crownest_init::link::{
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, timeout};
 
@@ -38,6 +38,7 @@ pub(super) struct Hello {
     pub(super) spares: Vec<String>,
     pub(super) targets: Vec<TargetState>,
     pub(super) listener: Option<OwnedFd>,
+    pub(super) clock_stopped: bool,
 }
 
 /// Connects to an init and hears its hello.
@@ -69,6 +70,7 @@ pub(super) fn parse_hello(frame: &Frame, inbox: &mut Inbox) -> Result<Hello, Hos
         contexts,
         spares,
         targets,
+        clock_stopped,
         ..
     } = event.kind
     else {
@@ -88,6 +90,7 @@ pub(super) fn parse_hello(frame: &Frame, inbox: &mut Inbox) -> Result<Hello, Hos
         spares,
         targets,
         listener: fds.pop(),
+        clock_stopped,
     })
 }
 
@@ -403,7 +406,12 @@ fn serve_egress(sandbox: &Arc<Sandbox>, listener: OwnedFd) {
     if sandbox.egress.get().is_some() {
         return;
     }
-    let policy = Arc::clone(&sandbox.shared.egress);
+    let policy = Arc::clone(
+        &sandbox
+            .egress_policy
+            .read()
+            .unwrap_or_else(PoisonError::into_inner),
+    );
     let closed = sandbox.closed_token().clone();
     match egress::serve(listener, policy, sandbox.key.to_string(), closed) {
         Ok(proxy) => {

@@ -9,11 +9,12 @@ use super::link::Link;
 use super::link_task::{Hello, connect, read_link, recovered_target_floor, take_hello};
 use super::pool::Pool;
 use super::retry::retried;
-use super::sandbox::{Identity, Sandbox, Shared};
+use super::sandbox::{Identity, Sandbox, Shared, deadline};
 use super::spawner::{
     CreateSpec, Created, Limits, Network, SandboxKey, SpawnerError, TemplateDigest,
 };
 use super::types::{ClosedReason, KnownSandbox, TemplateRef};
+use crownest_init::link::Request;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,6 +54,8 @@ pub(super) struct Recipe {
     pub(super) network: Network,
     /// Chosen when it is handed out: a pooled one fits whatever they are.
     pub(super) runtimes: Runtimes,
+    /// What its files are at first; none: the template's alone.
+    pub(super) snapshot: Option<SandboxKey>,
 }
 
 /// 26 random letters and digits.
@@ -185,6 +188,7 @@ impl Inner {
             template: digest,
             limits: recipe.limits,
             network: recipe.network,
+            snapshot: recipe.snapshot.clone(),
         };
         let started = Instant::now();
         let socket = self.create_in_spawner(&spec).await?.init_socket;
@@ -195,6 +199,7 @@ impl Inner {
             template: recipe.template.clone(),
             digest,
             socket,
+            egress: None,
         };
         unclaimed.key = None;
         let place = unclaimed.place.take();
@@ -241,13 +246,24 @@ impl Inner {
         // Never refused for want of a place: it is there already.
         let place = Arc::clone(&self.places).try_acquire_owned().ok();
         let socket = self.shared.spawner.init_socket(&known.key);
+        // Paused, or a pause was cut short: only an init that runs says hello. A machine that
+        // cannot stop anything cannot continue it either.
+        if let Err(error) = retried(|| self.shared.spawner.freeze(&known.key, false)).await {
+            tracing::debug!(sandbox = %known.key, %error, "continuing");
+        }
         let (link, inbox, hello) = connect(&socket).await?;
+        if hello.clock_stopped {
+            // Numbers of calls that no caller has: their answers go nowhere.
+            link.send(0, deadline(known.time_left)?)?;
+            link.send(0, Request::ClockStart)?;
+        }
         let floor = recovered_target_floor(&hello.targets);
         let identity = Identity {
             key: known.key.clone(),
             template: known.template.clone(),
             digest,
             socket,
+            egress: known.egress.clone(),
         };
         self.owned().insert(known.key.clone());
         let sandbox = self.animate(identity, link, inbox, hello, place);

@@ -24,17 +24,20 @@ mod link_task;
 mod making;
 mod node;
 mod open;
+mod pause;
 mod pool;
 mod retry;
 mod run;
 mod sandbox;
 mod shelf;
+mod snapshots;
 mod spares;
 mod spawner;
 mod target;
 #[cfg(test)]
 mod tests;
 mod transfers;
+mod trees;
 mod types;
 
 pub use config::{HostConfig, POOL_ENTRY_AGE_MAX, PoolConfig, PoolTemplate};
@@ -46,16 +49,17 @@ pub use files::WriteSpec;
 pub use kept_run::{Heard, KeptRun};
 #[cfg(test)]
 pub(crate) use kernel_event::parse as parse_event;
-pub use kernel_event::{Bundle, BundleEntry, BundleValue, Omitted, bundle_entries};
+pub use kernel_event::{Bundle, BundleEntry, BundleValue, Export, Omitted, bundle_entries};
 pub use kernels::{KERNELS, Kernel, Runtimes, language};
 pub use node::Host;
 pub use run::{Asked, Exec, Run};
 pub use sandbox::Sandbox;
 pub use spawner::{
-    CreateSpec, Created, ForkedDriver, Limits, Network, SandboxKey, SandboxStats, Spawner,
-    SpawnerError, TemplateDigest,
+    CreateSpec, Created, ForkedDriver, Limits, Network, SandboxKey, SandboxStats, SnapshotSize,
+    Spawner, SpawnerError, TemplateDigest,
 };
 pub use transfers::{Upload, UploadSpec};
+pub use trees::FileChange;
 pub use types::{
     CONTEXT_ID_BYTES_MAX, ClosedReason, ContextSpec, CreateTimings, ExecDone, ExecEnd, ExecEvent,
     ExecSpec, ExecTarget, Isolation, KnownSandbox, QueryDone, QuerySpec, RUNS_QUEUED_MAX,

@@ -9,6 +9,7 @@ use super::retry::retried;
 use super::sandbox::{Sandbox, Shared, millis};
 use super::spawner::SandboxKey;
 use super::types::{ClosedReason, CreateTimings, KnownSandbox, Recovered, SandboxSpec};
+use crate::egress::SandboxRules;
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -28,7 +29,7 @@ const SPARE_IDLE_MAX: Duration = Duration::from_secs(5 * 60);
 /// The live sandboxes of this node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Host {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Host {
@@ -84,20 +85,35 @@ impl Host {
 
     async fn make(&self, spec: SandboxSpec) -> Result<(Arc<Sandbox>, CreateTimings), HostError> {
         let started = Instant::now();
+        let environment = |key: &SandboxKey| {
+            let mut env = spec.env.clone();
+            if let Some((name, prefix)) = &spec.key_variable {
+                env.insert((*name).to_owned(), format!("{prefix}{key}"));
+            }
+            env
+        };
         let recipe = Recipe {
             template: spec.template,
             limits: spec.limits,
             network: spec.network,
             runtimes: spec.runtimes,
+            snapshot: spec.snapshot,
         };
         if spec.key.is_none()
+            && recipe.snapshot.is_none()
             && let Some(pooled) = self.inner.take_pooled(&recipe)
         {
             let mut made = Unfinished::new(&self.inner, pooled);
             made.sandbox.set_runtimes(recipe.runtimes.clone());
-            if configure(&made.sandbox, spec.env.clone(), spec.deadline, true)
-                .await
-                .is_ok()
+            narrow(&made.sandbox, spec.egress.as_ref())?;
+            if configure(
+                &made.sandbox,
+                environment(made.sandbox.key()),
+                spec.deadline,
+                true,
+            )
+            .await
+            .is_ok()
             {
                 self.inner.publish(&made.sandbox);
                 let total = started.elapsed();
@@ -116,7 +132,14 @@ impl Host {
             None => generated_key()?,
         };
         let (mut made, spawner) = self.inner.make_cold(key, &recipe).await?;
-        configure(&made.sandbox, spec.env, spec.deadline, false).await?;
+        narrow(&made.sandbox, spec.egress.as_ref())?;
+        configure(
+            &made.sandbox,
+            environment(made.sandbox.key()),
+            spec.deadline,
+            false,
+        )
+        .await?;
         self.inner.publish(&made.sandbox);
         let total = started.elapsed();
         let timings = CreateTimings {
@@ -235,6 +258,16 @@ impl Host {
         metrics.pool_complete = self.inner.pool.complete() as u64;
         metrics
     }
+}
+
+/// Gives a new sandbox its own egress rules, before anything of a tenant's runs in it.
+fn narrow(sandbox: &Sandbox, rules: Option<&SandboxRules>) -> Result<(), HostError> {
+    if let Some(rules) = rules {
+        let policy = sandbox.narrowed_egress(rules);
+        let policy = policy.map_err(|error| HostError::Invalid(error.to_string()))?;
+        sandbox.set_egress_policy(policy);
+    }
+    Ok(())
 }
 
 /// Gives a new sandbox its environment and its end.

@@ -162,6 +162,7 @@ impl Sandbox {
     }
 
     async fn fork_and_adopt(&self, label: &str) -> Result<(), HostError> {
+        self.going_on().await;
         let forked = retried(|| self.shared.spawner.fork(&self.key, &self.digest)).await?;
         count(&self.shared.counters.forks);
         let ForkedDriver {

@@ -311,6 +311,7 @@ async fn prepared(inner: &Arc<Inner>, template: &PoolTemplate) -> Result<Arc<San
         limits: template.limits,
         network: template.network,
         runtimes: template.runtimes.clone(),
+        snapshot: None,
     };
     let (mut made, _) = inner.make_cold(generated_key()?, &recipe).await?;
     // Replaced when it is handed out; until then, a server that dies leaves nothing for ever.

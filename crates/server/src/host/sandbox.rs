@@ -17,10 +17,11 @@ use crownest_init::link::Request;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// init ends a sandbox by itself this much later than the server would: a sandbox that is gone
@@ -59,9 +60,15 @@ pub struct Sandbox {
     pub(super) spares: Spares,
     /// Held from the fork of a driver until a context has claimed it, so that none is stolen.
     pub(super) opening: tokio::sync::Mutex<()>,
+    /// Stopped by [`Sandbox::pause`]: init answers when it goes on, and no time runs until then.
+    paused: watch::Sender<bool>,
+    /// It is stopped, and should not be: somebody goes on trying.
+    pub(super) stuck: AtomicBool,
     /// Out-of-memory kills that have been explained.
     oom_kills_seen: AtomicU64,
     pub(super) egress: OnceLock<egress::Proxy>,
+    /// The operator's rules, or what its own leave of them.
+    pub(super) egress_policy: RwLock<Arc<egress::Policy>>,
     recovered_execs: Mutex<Vec<ExecTarget>>,
     pub(super) recovered_runs: Mutex<Vec<FoundRun>>,
     closed: CancellationToken,
@@ -75,11 +82,23 @@ pub(super) struct Identity {
     pub(super) template: TemplateRef,
     pub(super) digest: TemplateDigest,
     pub(super) socket: PathBuf,
+    /// Its own egress rules, where they are known before it is.
+    pub(super) egress: Option<egress::SandboxRules>,
 }
 
 impl Sandbox {
     pub(super) fn new(identity: Identity, shared: Arc<Shared>, link: Arc<Link>) -> Arc<Self> {
+        let egress_policy = match &identity.egress {
+            // Rules that cannot be read any more close rather than open.
+            Some(rules) => shared
+                .egress
+                .narrowed(rules)
+                .or_else(|_| shared.egress.narrowed(&egress::SandboxRules::nothing()))
+                .map_or_else(|_| Arc::clone(&shared.egress), Arc::new),
+            None => Arc::clone(&shared.egress),
+        };
         Arc::new(Self {
+            egress_policy: RwLock::new(egress_policy),
             key: identity.key,
             template: identity.template,
             digest: identity.digest,
@@ -93,6 +112,8 @@ impl Sandbox {
             runtimes: RwLock::default(),
             spares: Spares::default(),
             opening: tokio::sync::Mutex::default(),
+            paused: watch::Sender::new(false),
+            stuck: AtomicBool::new(false),
             oom_kills_seen: AtomicU64::new(0),
             egress: OnceLock::new(),
             recovered_execs: Mutex::default(),
@@ -119,8 +140,8 @@ impl Sandbox {
     /// # Errors
     /// When init cannot be reached, or `after` is out of range.
     pub async fn set_deadline(&self, after: Duration) -> Result<(), HostError> {
-        let after_ms = millis(after.saturating_add(DEADLINE_SLACK), "the deadline")?;
-        self.call(Request::Deadline { after_ms }).await.map(drop)
+        let request = deadline(after)?;
+        self.call(request).await.map(drop)
     }
 
     /// The versions that it uses.
@@ -152,7 +173,7 @@ impl Sandbox {
         let pending = self.calls.begin();
         let sent = self.link().send(pending.id, Request::Dial { port });
         sent.map_err(|e| self.lost(e))?;
-        let answer = timed(CALL_TIMEOUT, pending.answer(port)).await;
+        let answer = self.timed(CALL_TIMEOUT, pending.answer(port)).await;
         let mut answer = answer.map_err(|e| self.lost(e))?;
         let (Some(fd), true) = (answer.fds.pop(), answer.fds.is_empty()) else {
             return Err(HostError::Protocol(
@@ -170,22 +191,29 @@ impl Sandbox {
         Ok(self.shared.spawner.stats(&self.key).await?)
     }
 
-    /// Stops (or continues) everything in it.
-    ///
-    /// # Errors
-    /// When the spawner cannot be reached or does not know it.
-    pub async fn freeze(&self, frozen: bool) -> Result<(), HostError> {
-        Ok(self.shared.spawner.freeze(&self.key, frozen).await?)
-    }
-
     /// Bytes and refusals of its egress proxy; none in network mode `none`.
     #[must_use]
     pub fn egress_counters(&self) -> Option<egress::Counts> {
         self.egress.get().map(egress::Proxy::counts)
     }
 
+    /// What rules of its own leave of the operator's.
+    ///
+    /// # Errors
+    /// [`egress::PolicyError`]
+    pub fn narrowed_egress(
+        &self,
+        rules: &egress::SandboxRules,
+    ) -> Result<Arc<egress::Policy>, egress::PolicyError> {
+        self.shared.egress.narrowed(rules).map(Arc::new)
+    }
+
     /// Replaces its egress rules, for connections opened from now on.
     pub fn set_egress_policy(&self, policy: Arc<egress::Policy>) {
+        *self
+            .egress_policy
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&policy);
         if let Some(proxy) = self.egress.get() {
             proxy.set_policy(policy);
         }
@@ -213,6 +241,11 @@ impl Sandbox {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Whether it is stopped, for those that wait for it to go on.
+    pub(super) fn paused(&self) -> &watch::Sender<bool> {
+        &self.paused
     }
 
     pub(super) fn closed_token(&self) -> &CancellationToken {
@@ -271,7 +304,7 @@ impl Sandbox {
         let pending = self.calls.begin();
         link.send_with(pending.id, request, body, fds)
             .map_err(|e| self.lost(e))?;
-        timed(timeout, pending.answer(0))
+        self.timed(timeout, pending.answer(0))
             .await
             .map_err(|e| self.lost(e))
     }
@@ -374,13 +407,10 @@ pub(super) fn millis(duration: Duration, what: &str) -> Result<u64, HostError> {
         .max(1))
 }
 
-pub(super) async fn timed<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, HostError>>,
-) -> Result<T, HostError> {
-    tokio::time::timeout(limit, work)
-        .await
-        .unwrap_or(Err(HostError::CallTimeout(limit)))
+/// What tells init when to end the sandbox.
+pub(super) fn deadline(after: Duration) -> Result<Request, HostError> {
+    let after_ms = millis(after.saturating_add(DEADLINE_SLACK), "the deadline")?;
+    Ok(Request::Deadline { after_ms })
 }
 
 /// A connected TCP socket from init, made fit for tokio.

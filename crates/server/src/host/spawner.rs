@@ -5,6 +5,7 @@ use crownest_runtime::client::{ClientError, SpawnerClient};
 pub use crownest_runtime::client::{CreateSpec, Created, ForkedDriver};
 use crownest_runtime::command::Step;
 pub use crownest_runtime::command::{Limits, Network, SandboxKey, SandboxStats, TemplateDigest};
+pub use crownest_runtime::snapshot::SnapshotSize;
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 
@@ -20,6 +21,9 @@ pub enum SpawnerError {
     /// No room: uid ranges or forks in flight.
     #[error("{0}")]
     Full(String),
+    /// The snapshot is not there, or not whole.
+    #[error("{0}")]
+    SnapshotUnusable(String),
     /// It tried and failed, or would not try.
     #[error("{0}")]
     Refused(String),
@@ -48,10 +52,34 @@ pub trait Spawner: std::fmt::Debug + Send + Sync + 'static {
         &'a self,
         key: &'a SandboxKey,
     ) -> BoxFuture<'a, Result<SandboxStats, SpawnerError>>;
+    /// Keeps the files of a sandbox that stands still, under a name of the caller's.
+    fn snapshot<'a>(
+        &'a self,
+        _key: &'a SandboxKey,
+        _name: &'a SandboxKey,
+    ) -> BoxFuture<'a, Result<SnapshotSize, SpawnerError>> {
+        Box::pin(async { Err(no_snapshots()) })
+    }
+    /// Removes what is kept under that name, if anything is.
+    fn remove_snapshot<'a>(
+        &'a self,
+        _name: &'a SandboxKey,
+    ) -> BoxFuture<'a, Result<(), SpawnerError>> {
+        Box::pin(async { Err(no_snapshots()) })
+    }
+    /// Every name under which something is kept.
+    fn list_snapshots(&self) -> BoxFuture<'_, Result<Vec<SandboxKey>, SpawnerError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
     /// Keys of all sandboxes that exist.
     fn list(&self) -> BoxFuture<'_, Result<Vec<SandboxKey>, SpawnerError>>;
     /// Where the init of a sandbox listens, made by this server or by one before it.
     fn init_socket(&self, key: &SandboxKey) -> PathBuf;
+}
+
+/// Of a driver that cannot keep files.
+fn no_snapshots() -> SpawnerError {
+    SpawnerError::Refused("this driver has no snapshots".to_owned())
 }
 
 impl From<ClientError> for SpawnerError {
@@ -65,7 +93,12 @@ impl From<ClientError> for SpawnerError {
                 Step::SandboxUnknown => Self::Unknown,
                 // The next try finds its successor, or starts it.
                 Step::ZygoteGone => Self::Disconnected(refusal.to_string()),
-                Step::SandboxesFull | Step::ZygoteBusy => Self::Full(refusal.to_string()),
+                Step::SnapshotMissing | Step::SnapshotBroken => {
+                    Self::SnapshotUnusable(refusal.to_string())
+                }
+                Step::SandboxesFull | Step::ZygoteBusy | Step::SnapshotBusy => {
+                    Self::Full(refusal.to_string())
+                }
                 _ => Self::Refused(refusal.to_string()),
             },
         }
@@ -103,6 +136,25 @@ impl Spawner for SpawnerClient {
         key: &'a SandboxKey,
     ) -> BoxFuture<'a, Result<SandboxStats, SpawnerError>> {
         Box::pin(async move { Ok(SpawnerClient::stats(self, key).await?) })
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        key: &'a SandboxKey,
+        name: &'a SandboxKey,
+    ) -> BoxFuture<'a, Result<SnapshotSize, SpawnerError>> {
+        Box::pin(async move { Ok(SpawnerClient::snapshot(self, key, name).await?) })
+    }
+
+    fn remove_snapshot<'a>(
+        &'a self,
+        name: &'a SandboxKey,
+    ) -> BoxFuture<'a, Result<(), SpawnerError>> {
+        Box::pin(async move { Ok(SpawnerClient::remove_snapshot(self, name).await?) })
+    }
+
+    fn list_snapshots(&self) -> BoxFuture<'_, Result<Vec<SandboxKey>, SpawnerError>> {
+        Box::pin(async move { Ok(SpawnerClient::list_snapshots(self).await?) })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<SandboxKey>, SpawnerError>> {

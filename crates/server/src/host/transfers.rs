@@ -8,7 +8,7 @@ use super::calls::{Answer, Outcome, answered};
 use super::error::HostError;
 use super::files::{FILE_TIMEOUT, checked, stat_of};
 use super::link::Link;
-use super::sandbox::{Sandbox, timed};
+use super::sandbox::Sandbox;
 use bytes::Bytes;
 use crownest_init::link::{FileStat, Request, UPLOAD_PIECE_BYTES_MAX, Within};
 use rustix::fs::{FileType, fstat, fstatfs};
@@ -34,6 +34,8 @@ pub struct UploadSpec {
     pub parents: bool,
     /// Permission bits of a new file.
     pub mode: u32,
+    /// Also of a file that is replaced, which keeps its own otherwise.
+    pub mode_always: bool,
 }
 
 /// A file on its way into a sandbox. Dropped before [`Upload::commit`], nothing of it is left.
@@ -96,6 +98,7 @@ impl Sandbox {
             overwrite: spec.overwrite,
             parents: spec.parents,
             mode: spec.mode & 0o777,
+            mode_always: spec.mode_always,
         };
         upload.send(request, Bytes::new())?;
         upload.settle(0).await?;
@@ -157,7 +160,10 @@ impl Upload {
             let Some((_, receiver)) = self.unanswered.front_mut() else {
                 break;
             };
-            let answer = timed(FILE_TIMEOUT, answered(receiver, 0)).await;
+            let answer = self
+                .sandbox
+                .timed(FILE_TIMEOUT, answered(receiver, 0))
+                .await;
             last = Some(answer.map_err(|error| self.sandbox.lost(error))?);
             self.unanswered.pop_front();
         }

@@ -3,6 +3,7 @@
 use super::kernel_event::Bundle;
 use super::kernels::Runtimes;
 use super::spawner::{Limits, Network, SandboxKey};
+use crate::egress::SandboxRules;
 use bytes::Bytes;
 use crownest_init::cell::RunUsage;
 use crownest_init::link::{Death, ExecOutcome};
@@ -34,10 +35,16 @@ pub struct SandboxSpec {
     pub template: TemplateRef,
     pub limits: Limits,
     pub network: Network,
+    /// What its files are at first; none: the template's alone. Rules the pool out.
+    pub snapshot: Option<SandboxKey>,
     /// The versions that it uses.
     pub runtimes: Runtimes,
     /// Environment of every exec and context.
     pub env: BTreeMap<String, String>,
+    /// A further variable of that environment, and what its value has before the sandbox's key.
+    pub key_variable: Option<(&'static str, String)>,
+    /// Egress rules of its own, under those of the operator.
+    pub egress: Option<SandboxRules>,
     /// Time from now after which the sandbox ends itself, server or not.
     pub deadline: Duration,
 }
@@ -279,6 +286,10 @@ pub struct KnownSandbox {
     pub template: TemplateRef,
     /// The versions that it uses.
     pub runtimes: Runtimes,
+    /// Egress rules of its own.
+    pub egress: Option<SandboxRules>,
+    /// After which init ends it.
+    pub time_left: Duration,
 }
 
 /// What `Host::recover` found.

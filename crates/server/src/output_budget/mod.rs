@@ -13,8 +13,8 @@ mod window;
 
 use crate::budget::Share;
 use crate::error::{ApiError, ApiResult};
-use crownest_api::code::{BudgetReport, BudgetedStream, OutputBudget};
 use crownest_api::limits;
+use crownest_api::output_budget::{BudgetReport, BudgetedStream, OutputBudget};
 use repeats::Repeats;
 use serde::{Deserialize, Serialize};
 use terminal::Terminal;
@@ -136,10 +136,6 @@ impl Budgeted {
         self.window.has_omitted()
             || self.terminal.as_ref().is_some_and(|t| t.stripped() > 0)
             || self.repeats.as_ref().is_some_and(Repeats::has_collapsed)
-    }
-
-    pub(crate) fn printed_bytes(&self) -> u64 {
-        self.total_bytes
     }
 
     pub(crate) fn finish(mut self) -> Fitted {

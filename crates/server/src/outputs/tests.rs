@@ -8,6 +8,7 @@ const CONTRACT: OutputPolicy = OutputPolicy {
     artifacts: ArtifactPolicy::InlineOnly,
     rich: RichOutputs::Contract,
     may_promote: true,
+    tables: None,
 };
 
 fn text(mime: &str, value: &str) -> BundleEntry {
@@ -214,4 +215,203 @@ fn what_the_driver_left_out_is_said() {
         }
     ));
     assert_eq!(outputs.len(), 1);
+}
+
+/// Every kind of representation under every policy: what a client gets is the contract's, and what
+/// could run is never inline unless it was asked for.
+#[test]
+fn every_kind_has_its_place() {
+    struct Kind {
+        mime: &'static str,
+        format: &'static str,
+        /// A small one by the contract, and when rich ones are inline.
+        small: [&'static str; 2],
+        /// One that is too large to be inline, without promotion, with it, with it and no scope.
+        large: [&'static str; 3],
+    }
+    let kind = |mime, format, small, large| Kind {
+        mime,
+        format,
+        small,
+        large,
+    };
+    let cut = ["inline…"; 3];
+    let too_large = ["output_too_large", "artifact", "artifact_scope_required"];
+    let image = [
+        "requires_artifact_promotion",
+        "artifact",
+        "artifact_scope_required",
+    ];
+    let active = [
+        "unsafe_active_content",
+        "artifact",
+        "artifact_scope_required",
+    ];
+    let unsupported = ["unsupported_format"; 3];
+    let kinds = [
+        kind("text/plain", "text", ["inline"; 2], cut),
+        kind("text/markdown", "markdown", ["inline"; 2], cut),
+        kind("text/latex", "latex", ["inline"; 2], cut),
+        kind(
+            "text/csv",
+            "data",
+            ["inline"; 2],
+            ["inline…", "artifact", "inline…"],
+        ),
+        kind("application/json", "json", ["inline"; 2], too_large),
+        kind(
+            "application/vnd.dataresource+json",
+            "data",
+            ["inline"; 2],
+            too_large,
+        ),
+        kind(
+            "application/vnd.crownest.data+json",
+            "data",
+            ["inline"; 2],
+            too_large,
+        ),
+        kind(
+            "application/vnd.crownest.table+json",
+            "data",
+            ["inline"; 2],
+            too_large,
+        ),
+        kind(
+            "application/vnd.crownest.chart+json",
+            "chart",
+            ["inline"; 2],
+            too_large,
+        ),
+        kind(
+            "application/vnd.plotly.v1+json",
+            "chart",
+            ["inline"; 2],
+            too_large,
+        ),
+        kind(
+            "application/vnd.vegalite.v5+json",
+            "chart",
+            ["inline"; 2],
+            too_large,
+        ),
+        kind("image/png", "png", [image[0], "inline"], image),
+        kind("image/jpeg", "jpeg", [image[0], "inline"], image),
+        kind("image/svg+xml", "svg", [active[0], "inline"], active),
+        kind("text/html", "html", [active[0], "inline"], active),
+        kind(
+            "text/html; charset=utf-8",
+            "html",
+            [active[0], "inline"],
+            active,
+        ),
+        kind("text/javascript", "data", [unsupported[0]; 2], unsupported),
+        kind(
+            "application/javascript",
+            "data",
+            [unsupported[0]; 2],
+            unsupported,
+        ),
+        kind("application/pdf", "data", [unsupported[0]; 2], unsupported),
+        kind("image/gif", "data", [unsupported[0]; 2], unsupported),
+        kind(
+            "application/vnd.jupyter.widget-view+json",
+            "data",
+            [unsupported[0]; 2],
+            unsupported,
+        ),
+    ];
+    let inline = OutputPolicy {
+        rich: RichOutputs::Inline,
+        ..CONTRACT
+    };
+    let promote = OutputPolicy {
+        artifacts: ArtifactPolicy::Promote,
+        ..CONTRACT
+    };
+    let no_scope = OutputPolicy {
+        may_promote: false,
+        ..promote
+    };
+    for kind in &kinds {
+        let entry = |bytes: usize| {
+            if kind.mime.ends_with("json") {
+                json(kind.mime, &format!("[{}1]", "1,".repeat(bytes / 2)))
+            } else {
+                text(kind.mime, &"YWJj".repeat(bytes / 4 + 1))
+            }
+        };
+        let larger = limits::INLINE_TEXT_BYTES_MAX
+            .max(limits::INLINE_JSON_BYTES_MAX)
+            .max(limits::INLINE_RICH_BYTES_MAX);
+        let got = |bytes: usize, policy| one(entry(bytes), policy);
+        let is = |what: &str| (kind.format.to_owned(), what.to_owned());
+        assert_eq!(got(4, CONTRACT), is(kind.small[0]), "{}", kind.mime);
+        assert_eq!(got(4, inline), is(kind.small[1]), "{}", kind.mime);
+        assert_eq!(got(larger, CONTRACT), is(kind.large[0]), "{}", kind.mime);
+        assert_eq!(got(larger, promote), is(kind.large[1]), "{}", kind.mime);
+        assert_eq!(got(larger, no_scope), is(kind.large[2]), "{}", kind.mime);
+        let too_large = got(larger, inline);
+        if kind.small[0] != kind.small[1] {
+            assert_eq!(too_large, is("output_too_large"), "{}", kind.mime);
+        }
+    }
+}
+
+/// Format and fate of the only output of that representation.
+fn one(entry: BundleEntry, policy: OutputPolicy) -> (String, String) {
+    let bundle = Bundle {
+        entries: vec![entry],
+        ..Bundle::default()
+    };
+    let shaped = shape(bundle, &BundlePlace::default(), policy);
+    let [shaped] = &shaped[..] else {
+        panic!("{shaped:?}")
+    };
+    let json = serde_json::to_value(&shaped.output).unwrap();
+    let format = json["format"].as_str().unwrap().to_owned();
+    let fate = match &shaped.output {
+        CodeOutput::Inline {
+            truncated: Some(true),
+            ..
+        } => "inline…",
+        CodeOutput::Inline { .. } => "inline",
+        CodeOutput::Artifact { .. } => "artifact",
+        CodeOutput::Rejected { .. } => json["reason"].as_str().unwrap(),
+    };
+    assert_eq!(shaped.payload.is_some(), fate == "artifact");
+    (format, fate.to_owned())
+}
+
+#[test]
+fn a_table_that_was_exported_comes_after_what_is_shown_of_it() {
+    let bundle = |path: &str| Bundle {
+        entries: vec![
+            text("text/plain", "x"),
+            json("application/vnd.crownest.table+json", "{}"),
+        ],
+        export: Some(Export {
+            path: path.to_owned(),
+            format: "csv".to_owned(),
+        }),
+        ..Bundle::default()
+    };
+    let policy = OutputPolicy {
+        tables: Some(TableExport::Csv),
+        ..CONTRACT
+    };
+    let kinds = |path, policy| {
+        let shaped = shape(bundle(path), &BundlePlace::default(), policy);
+        shaped
+            .iter()
+            .map(|shaped| serde_json::to_value(&shaped.output).unwrap()["kind"].clone())
+            .collect::<Vec<_>>()
+    };
+    let good = "/workspace/.crownest/exports/1-1.csv";
+    assert_eq!(kinds(good, policy), ["inline", "inline", "artifact"]);
+    assert_eq!(
+        kinds("/etc/1.csv", policy),
+        ["inline", "inline", "rejected"]
+    );
+    assert_eq!(kinds(good, CONTRACT), ["inline", "inline"], "unasked");
 }

@@ -14,11 +14,13 @@ pub mod fuzzing;
 mod gate;
 mod headers;
 mod page;
+mod port;
 mod session;
 mod visit;
 
 pub(crate) use address::Site;
 pub(crate) use gate::Gates;
+pub(crate) use port::PortVisit;
 pub(crate) use visit::by_host;
 
 use crate::app::App;

@@ -130,6 +130,7 @@ async fn visit(
     if live.ending.load(Ordering::Relaxed) {
         return Err(unknown());
     }
+    live.check_not_paused()?;
     let websocket = headers::wants_websocket(request.headers());
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let way = Incoming {
@@ -151,7 +152,7 @@ async fn visit(
 }
 
 /// The request as the sandbox gets it.
-fn outgoing(
+pub(super) fn outgoing(
     request: Request,
     query: &str,
     cookies: Cookies,

@@ -10,7 +10,8 @@ use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, PathArgs, QueryArgs};
 use crate::idempotency::{self, AfterRestart, Answer, IdempotencyKey, Reservation, Reserved};
 use crate::request::RequestContext;
-use crate::runs::{self, CheckedRun, EventSink, StartedRun};
+use crate::run_answer;
+use crate::runs::{CheckedRun, EventSink, StartedRun};
 use crate::sandboxes::LiveSandbox;
 use crate::sse;
 use axum::Json;
@@ -160,11 +161,8 @@ pub(super) async fn interrupt(
     PathArgs((id, context_id)): PathArgs<(String, String)>,
 ) -> ApiResult<Json<InterruptAnswer>> {
     let live = app.live_sandbox(&caller, &id).await?;
-    let active = live.context(&context_id)?.active_run();
-    if let Some(run) = active {
-        live.host.interrupt_run(run).await?;
-    }
-    let interrupted = active.is_some();
+    let context = live.context(&context_id)?;
+    let interrupted = live.interrupt_context(&context).await?;
     let deed = deed("code_context.interrupt", &context_id, &live);
     let details = json!({ "sandboxId": live.id, "interrupted": interrupted });
     app.audit.by_key(&caller, &caller.request, deed, &details);
@@ -210,7 +208,7 @@ pub(super) async fn run(
         let started = worker.begin_run(&live, run).await?;
         let finished = worker.finish_run(&who, &request, started, None).await;
         let (result, share) = IdempotencyKey::begun(keyed, finished)?;
-        runs::answer_beside(result, share).await
+        run_answer::answer_beside(result, share).await
     };
     app.idempotent(&key, &caller, &body.raw, AfterRestart::Refuse, work)
         .await
@@ -308,9 +306,9 @@ impl Streamed {
         match IdempotencyKey::begun(self.reservation.is_some(), outcome) {
             Ok((result, share)) => {
                 // Serialized before anything is stored, stored before it is sent.
-                let complete = runs::complete_frame(&result).map(|frame| share.hold(frame));
+                let complete = run_answer::complete_frame(&result).map(|frame| share.hold(frame));
                 if let Some(reservation) = self.reservation {
-                    let answer = runs::answer(result, Share::default());
+                    let answer = run_answer::answer(result, Share::default());
                     reservation.settle(&answer).await;
                 }
                 match complete {
@@ -339,6 +337,6 @@ fn replay(stored: crownest_store::StoredResponse) -> ApiResult<Response> {
         return idempotency::replay(stored);
     }
     let answer: RunAnswer = serde_json::from_slice(&stored.body).map_err(ApiError::internal)?;
-    let frame: Bytes = runs::complete_frame(&answer.run)?.into();
+    let frame: Bytes = run_answer::complete_frame(&answer.run)?.into();
     Ok(sse::response(stream::iter([Ok(frame)])))
 }

@@ -96,7 +96,7 @@ pub(super) async fn download(
     let resource = download_resource(&id, &path);
     let caller = signed.caller(Purpose::FileDownload, &resource).await?;
     let live = app.live_sandbox(&caller, &id).await?;
-    let file = app.open_file(&live, &path).await?;
+    let file = app.open_file(&live, &path, Within::Workspace).await?;
     let download = Download {
         size: file.stat.size,
         etag: file.etag(),

@@ -22,6 +22,7 @@ mod paging;
 mod previews;
 mod projects;
 mod sandboxes;
+mod snapshots;
 mod usage;
 mod workspace_archives;
 mod workspace_runs;
@@ -32,6 +33,7 @@ pub(crate) use paging::request as page_request;
 pub(crate) use sandboxes::list_query;
 
 use crate::app::App;
+use crate::dialects;
 use crate::previews::by_host;
 use crate::request;
 use axum::Router;
@@ -51,6 +53,7 @@ pub fn router(app: App) -> Router {
         router
     };
     let api = router
+        .merge(dialects::router(&app))
         .fallback(request::no_route)
         .method_not_allowed_fallback(request::no_method)
         .layer(from_fn_with_state(app.clone(), request::layer))
@@ -74,6 +77,11 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(sandboxes::get, sandboxes::delete))
         .routes(routes!(sandboxes::extend))
         .routes(routes!(sandboxes::ttl))
+        .routes(routes!(sandboxes::pause))
+        .routes(routes!(sandboxes::resume))
+        .routes(routes!(snapshots::create))
+        .routes(routes!(snapshots::list))
+        .routes(routes!(snapshots::get, snapshots::delete))
         .routes(routes!(code::list_contexts, code::create_context))
         .routes(routes!(code::get_context, code::delete_context))
         .routes(routes!(code::interrupt))

@@ -49,6 +49,7 @@ const ERRORS: [(&str, &str); 11] = [
         (name = "commands", description = "Shell processes with an exit code"),
         (name = "files", description = "Files in `/workspace`: small ones in JSON, others by URLs"),
         (name = "artifacts", description = "Files that are kept after their sandbox has ended"),
+        (name = "snapshots", description = "Extension: files of sandboxes, kept for sandboxes to come"),
         (name = "previews", description = "Ports of a sandbox under host names of their own"),
         (name = "projects", description = "What sandboxes and keys belong to"),
         (name = "api-keys", description = "Keys, without their secrets"),

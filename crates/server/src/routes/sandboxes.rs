@@ -36,7 +36,7 @@ pub(super) async fn create(
     key: IdempotencyKey,
     body: JsonBody<CreateSandbox>,
 ) -> ApiResult<Response> {
-    let creation = app.check_creation(&caller, body.value)?;
+    let mut creation = app.check_creation(&caller, body.value)?;
     let (worker, who, request) = (
         app.clone(),
         Arc::clone(&caller.principal),
@@ -44,6 +44,9 @@ pub(super) async fn create(
     );
     let work = async move {
         let app = worker.clone();
+        if let Some(id) = creation.request.snapshot_id.take() {
+            creation = app.creation_from_snapshot(&who, creation, &id).await?;
+        }
         // To its end in any case: a sandbox that was made and has no row could not be found.
         let sandbox = worker
             .finish_anyway(async move { app.create_sandbox(&who, &request, creation).await })
@@ -227,7 +230,7 @@ async fn set_ttl(
     let (worker, who, id) = (app.clone(), Arc::clone(&caller.principal), id.to_owned());
     let request = caller.request.clone();
     let work = async move {
-        let live = worker.live_sandbox(&who, &id).await?;
+        let live = worker.kept_sandbox(&who, &id).await?;
         let sandbox = worker.extend_sandbox(&who, &live, ttl_ms).await?;
         let deed = deed("sandbox.extend", &live, "ok");
         worker
@@ -237,6 +240,40 @@ async fn set_ttl(
     };
     app.idempotent(key, caller, &body.raw, AfterRestart::Repeat, work)
         .await
+}
+
+/// Extension: stops everything in a sandbox and keeps it in memory. Its time to live goes on and
+/// is charged for. Runs and commands go on where they were after `/resume`; new ones are refused
+/// with `sandbox_paused` until then, as is this of one that is paused.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{sandboxId}/pause", operation_id = "pauseSandbox", tag = "sandboxes",
+    params(("sandboxId" = String, Path)), responses((status = 200, body = SandboxAnswer)),
+    security(("bearer" = ["sandbox:extend"]), ("apiKey" = ["sandbox:extend"]))
+)]
+pub(super) async fn pause(
+    State(app): State<App>,
+    caller: Caller<{ Scope::SandboxExtend as u8 }>,
+    PathArgs(id): PathArgs<String>,
+) -> ApiResult<Json<SandboxAnswer>> {
+    let live = app.kept_sandbox(&caller, &id).await?;
+    let sandbox = app.pause_sandbox(&caller, &caller.request, &live).await?;
+    Ok(Json(SandboxAnswer { sandbox }))
+}
+
+/// Extension: lets everything in a paused sandbox go on. `sandbox_not_paused` for another.
+#[utoipa::path(
+    post, path = "/v1/sandboxes/{sandboxId}/resume", operation_id = "resumeSandbox", tag = "sandboxes",
+    params(("sandboxId" = String, Path)), responses((status = 200, body = SandboxAnswer)),
+    security(("bearer" = ["sandbox:extend"]), ("apiKey" = ["sandbox:extend"]))
+)]
+pub(super) async fn resume(
+    State(app): State<App>,
+    caller: Caller<{ Scope::SandboxExtend as u8 }>,
+    PathArgs(id): PathArgs<String>,
+) -> ApiResult<Json<SandboxAnswer>> {
+    let live = app.kept_sandbox(&caller, &id).await?;
+    let sandbox = app.resume_sandbox(&caller, &caller.request, &live).await?;
+    Ok(Json(SandboxAnswer { sandbox }))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use super::Keeping;
 use crate::budget::Share;
 use crate::output_budget::Budgeted;
-use crownest_api::code::BudgetedStream;
 use crownest_api::limits;
+use crownest_api::output_budget::BudgetedStream;
 
 /// One stream, kept up to a limit and counted beyond.
 #[derive(Debug)]
@@ -115,13 +115,6 @@ impl Stream {
         match self {
             Self::Beginning(collected) => collected.push(text),
             Self::Budgeted(budgeted) => budgeted.push(text),
-        }
-    }
-
-    pub(super) fn printed_bytes(&self) -> u64 {
-        match self {
-            Self::Beginning(collected) => collected.bytes as u64 + collected.omitted,
-            Self::Budgeted(budgeted) => budgeted.printed_bytes(),
         }
     }
 

@@ -10,6 +10,7 @@ fn collector() -> RunCollector {
         artifacts: ArtifactPolicy::InlineOnly,
         rich: RichOutputs::Contract,
         may_promote: false,
+        tables: None,
     };
     RunCollector::new(policy, &Keeping::default())
 }
@@ -115,6 +116,7 @@ fn a_run_that_did_not_complete_says_so() {
         },
     );
     assert_eq!(result.stdout, ["half\u{fffd}"]);
+    assert_eq!(result.usage.unwrap().stdout_bytes, 5, "as it was printed");
     assert_eq!(result.outcome, RunOutcome::TimedOut);
     assert_eq!(result.error.unwrap().name.unwrap(), "TimeoutError");
 }

@@ -28,9 +28,11 @@ async fn finish(run: &mut KeptRun) -> (Vec<u8>, RunOutcome) {
 
 async fn recovered(host: &Host, sandbox: &Sandbox) -> Arc<Sandbox> {
     let known = KnownSandbox {
+        time_left: Duration::from_secs(60),
         key: sandbox.key().clone(),
         template: template(),
         runtimes: Runtimes::default(),
+        egress: None,
     };
     let found = host.recover(&[known]).await.unwrap();
     assert_eq!(found.alive.len(), 1);

@@ -310,9 +310,11 @@ async fn a_run_from_before_a_restart_gives_its_turn_up() {
     first.shutdown().await;
     let second = host(&spawner).await;
     let known = [KnownSandbox {
+        time_left: Duration::from_secs(60),
         key: sandbox.key().clone(),
         template: template(),
         runtimes: Runtimes::new(),
+        egress: None,
     }];
     second.recover(&known).await.unwrap();
     let again = second.get(sandbox.key()).unwrap();
@@ -398,9 +400,11 @@ async fn a_restart_finds_what_is_alive_and_kills_what_nobody_knows() {
     let gone = crate::host::SandboxKey::new("gone").unwrap();
     let known: Vec<KnownSandbox> = [sandbox.key().clone(), gone.clone()]
         .map(|key| KnownSandbox {
+            time_left: Duration::from_secs(60),
             key,
             template: template(),
             runtimes: Runtimes::new(),
+            egress: None,
         })
         .to_vec();
     let recovered = second.recover(&known).await.unwrap();

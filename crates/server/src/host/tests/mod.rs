@@ -153,12 +153,15 @@ fn template() -> TemplateRef {
 
 fn spec() -> SandboxSpec {
     SandboxSpec {
+        snapshot: None,
         key: None,
         template: template(),
         limits: Limits::default(),
         network: Network::None,
         runtimes: Runtimes::new(),
         env: BTreeMap::new(),
+        key_variable: None,
+        egress: None,
         deadline: Duration::from_secs(60),
     }
 }

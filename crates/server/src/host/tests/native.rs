@@ -91,12 +91,15 @@ impl Spawner {
 
     fn spec(&self) -> SandboxSpec {
         SandboxSpec {
+            snapshot: None,
             key: None,
             template: self.python.clone(),
             limits: Limits::default(),
             network: Network::Proxy,
             runtimes: Runtimes::new(),
             env: BTreeMap::from([("GREETING".into(), "hello".into())]),
+            key_variable: None,
+            egress: None,
             deadline: Duration::from_secs(300),
         }
     }
@@ -403,9 +406,11 @@ async fn native_restarts_lose_nothing() {
 
     let second = Host::start(spawner.config()).await.unwrap();
     let known = [KnownSandbox {
+        time_left: Duration::from_secs(60),
         key: sandbox.key().clone(),
         template: spawner.python.clone(),
         runtimes: Runtimes::new(),
+        egress: None,
     }];
     let recovered = second.recover(&known).await.unwrap();
     assert_eq!(recovered.alive, [sandbox.key().clone()], "{recovered:?}");

@@ -147,6 +147,7 @@ fn hello(state: &State) -> EventKind {
                 kept: target.kept,
             })
             .collect(),
+        clock_stopped: false,
         deadline_ms: None,
     }
 }
@@ -226,6 +227,7 @@ fn stat() -> FileStat {
         size: 1 << 40,
         mode: 0o644,
         modified_ms: 0,
+        created_ms: 0,
         uid: 1000,
         gid: 1000,
     }

@@ -15,6 +15,7 @@ fn upload() -> UploadSpec {
         overwrite: true,
         parents: false,
         mode: 0o644,
+        mode_always: false,
     }
 }
 

@@ -1,0 +1,27 @@
+//! `/v1/filesystem/{uid}/{gid}/…`: files under an identity. A sandbox has one, that of its user;
+//! anybody else's is refused, because nothing in a sandbox can become anybody else.
+
+use super::accounts::USER_ID;
+use crate::app::App;
+use crate::dialects::opensandbox::error::Refusal;
+use axum::Router;
+use axum::extract::{RawPathParams, Request};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+
+pub(super) fn routes() -> Router<App> {
+    super::routes().layer(from_fn(only_user))
+}
+
+async fn only_user(params: RawPathParams, request: Request, next: Next) -> Response {
+    let is_user = |wanted: &str| {
+        let mut values = params.iter().filter(|(name, _)| *name == wanted);
+        values.all(|(_, value)| value.parse() == Ok(USER_ID))
+    };
+    if is_user("uid") && is_user("gid") {
+        return next.run(request).await;
+    }
+    let message = format!("a sandbox has one identity: uid {USER_ID}, gid {USER_ID}");
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, "NOT_SUPPORTED", message).into_response()
+}
