@@ -22,7 +22,7 @@ use clap::{Parser, ValueEnum};
 use client::Endpoint;
 use peers::{Peers, Sources};
 use report::{Report, RowReport};
-use rows::{Bench, Row, Scale};
+use rows::{Bench, Clients, Row, Scale, languages};
 use serde_json::json;
 use server::{Server, Start};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Sandboxes that the server with a pool keeps ready.
 const POOL: usize = 4;
+/// What every row but that of the languages starts from.
+const PYTHON: &str = "python";
 
 /// Measure a server against its promises, and against peers.
 #[derive(Debug, Parser)]
@@ -209,29 +211,43 @@ async fn interruptible(
     })
 }
 
+/// Whether a row measures sandboxes with every language.
+fn needs_all(row: Row) -> bool {
+    matches!(row, Row::Languages | Row::Opensandbox)
+}
+
 async fn prepare(
     options: &Options,
     dir: &Path,
     binary: Option<&Path>,
     servers: &mut Vec<Arc<Server>>,
 ) -> Result<Bench> {
-    let rootfs = server::template_root(&options.templates_dir, "python");
+    let rootfs = server::template_root(&options.templates_dir, PYTHON);
+    let mut everything_pooled = None;
     let (pooled, cold, cold_request) = match (binary, &options.server_url) {
         (Some(binary), _) => {
             let mut started = Vec::new();
-            for (name, pool) in [("pool", POOL), ("cold", 0)] {
+            let mut wanted = vec![("pool", POOL, PYTHON), ("cold", 0, PYTHON)];
+            let everything = server::template_root(&options.templates_dir, languages::TEMPLATE);
+            if options.rows().iter().any(|row| needs_all(*row)) && everything.is_some() {
+                wanted.push(("languages", 1, languages::TEMPLATE));
+            }
+            for (name, pool, template) in wanted {
                 let start = Start {
                     binary: binary.to_owned(),
                     templates_dir: options.templates_dir.clone(),
                     pool,
+                    template,
                     dir: dir.join(name),
                 };
                 let server = Server::start(&start).await?;
                 servers.push(Arc::clone(&server));
                 started.push(server);
             }
-            let cold = started.pop().context("two were started")?;
-            let pooled = started.pop().context("two were started")?;
+            let mut started = started.into_iter();
+            let pooled = started.next().context("two were started")?;
+            let cold = started.next().context("two were started")?;
+            everything_pooled = started.next();
             (pooled, cold, json!({}))
         }
         (None, Some(url)) => {
@@ -262,7 +278,12 @@ async fn prepare(
         pooled,
         cold,
         cold_request,
+        languages: everything_pooled,
         peers,
+        clients: Clients {
+            venv: beside("")?.with_file_name("bench-opensandbox"),
+            dir: dir.to_owned(),
+        },
         scale: options.scale(),
     })
 }

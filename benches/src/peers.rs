@@ -1,5 +1,5 @@
-//! What others need for the same work, measured in the same minutes: ipykernel behind its own
-//! client, bubblewrap, runc, a shell.
+//! What others need for the same work, measured in the same minutes: ipykernel and the Jupyter
+//! kernels of other languages behind their own client, bubblewrap, runc, a shell.
 //!
 //! A peer that cannot run here is left out, and the report says so and why.
 
@@ -12,16 +12,30 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-const IPYKERNEL_SCRIPT: &str = include_str!("../peers/ipykernel_peer.py");
+const JUPYTER_SCRIPT: &str = include_str!("../peers/jupyter_peer.py");
 const REQUIREMENTS: &str = include_str!("../peers/requirements.txt");
 /// Longest wait for one answer of a peer, and for its packages to be installed.
 const ANSWER_SECONDS_MAX: u64 = 300;
 const INSTALL_SECONDS_MAX: u64 = 900;
+/// Cells of a new kernel that are not counted.
+const WARMUP_CELLS: usize = 20;
+/// The name that ipykernel gives itself.
+const IPYKERNEL: &str = "python3";
+/// Not of the package index: built by the Go of this machine, with the program that it asks for.
+const GONB: &str = "gonb";
+const GONB_PROGRAMS: [&str; 2] = [
+    "github.com/janpfeifer/gonb",
+    "golang.org/x/tools/cmd/goimports",
+];
+const GONB_MODULE: &str = include_str!("../peers/gonb.mod");
 
 /// The peers that run here.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
-    pub(crate) ipykernel: Option<Ipykernel>,
+    pub(crate) ipykernel: Option<Jupyter>,
+    /// What the Jupyter kernels of other languages are started with.
+    python: Option<PathBuf>,
+    dir: PathBuf,
     pub(crate) bwrap: Option<Program>,
     pub(crate) runc: Option<Program>,
     pub(crate) shell: Option<Program>,
@@ -44,10 +58,20 @@ pub(crate) struct Sources {
 impl Peers {
     /// Finds out which peers run here by running each once.
     pub(crate) async fn find(sources: &Sources) -> Self {
-        let mut peers = Self::default();
-        match Ipykernel::start(sources).await {
-            Ok(peer) => peers.ipykernel = Some(peer),
-            Err(error) => peers.skip("ipykernel", &error),
+        let mut peers = Self {
+            dir: sources.dir.clone(),
+            ..Self::default()
+        };
+        let python = match &sources.python {
+            Some(python) => Ok(python.clone()),
+            None => environment(&sources.venv, REQUIREMENTS).await,
+        };
+        match python {
+            Ok(python) => {
+                peers.python = Some(python);
+                peers.ipykernel = peers.jupyter(IPYKERNEL, "1+1", "2").await;
+            }
+            Err(error) => peers.skip("Jupyter kernels", &error),
         }
         match bwrap(sources.rootfs.as_deref()).await {
             Ok(program) => peers.bwrap = Some(program),
@@ -63,6 +87,24 @@ impl Peers {
             Err(error) => peers.skip("bash", &error),
         }
         peers
+    }
+
+    /// A kernel that has run this cell; none, with a word about why, where it cannot.
+    pub(crate) async fn jupyter(
+        &mut self,
+        kernel: &'static str,
+        code: &str,
+        says: &str,
+    ) -> Option<Jupyter> {
+        // That there are no packages has been said.
+        let python = self.python.clone()?;
+        match Jupyter::start(&python, &self.dir, kernel, code, says).await {
+            Ok(peer) => Some(peer),
+            Err(error) => {
+                self.skip(kernel, &error);
+                None
+            }
+        }
     }
 
     fn skip(&mut self, name: &str, error: &anyhow::Error) {
@@ -196,24 +238,33 @@ async fn runc(sources: &Sources) -> Result<Program> {
     program.checked().await
 }
 
-/// The Python program that owns kernels; see `peers/ipykernel_peer.py`.
+/// The Python program that owns kernels of one kind; see `peers/jupyter_peer.py`.
 #[derive(Debug)]
-pub(crate) struct Ipykernel {
+pub(crate) struct Jupyter {
+    pub(crate) name: &'static str,
     child: Child,
     stdin: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
+    /// Cells that ended without their result, since the one that counts began.
+    pub(crate) missed: u64,
 }
 
-impl Ipykernel {
-    async fn start(sources: &Sources) -> Result<Self> {
-        let python = match &sources.python {
-            Some(python) => python.clone(),
-            None => environment(&sources.venv).await?,
-        };
-        let script = sources.dir.join("ipykernel_peer.py");
-        std::fs::write(&script, IPYKERNEL_SCRIPT)?;
-        let mut child = Command::new(&python)
+impl Jupyter {
+    async fn start(
+        python: &Path,
+        dir: &Path,
+        name: &'static str,
+        code: &str,
+        says: &str,
+    ) -> Result<Self> {
+        if name == GONB {
+            build_gonb(python, dir).await?;
+        }
+        let script = dir.join("jupyter_peer.py");
+        std::fs::write(&script, JUPYTER_SCRIPT)?;
+        let mut child = Command::new(python)
             .arg(&script)
+            .arg(name)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // It ends its kernels when its stdin ends; Ctrl-C would come in between.
@@ -224,12 +275,15 @@ impl Ipykernel {
         let stdin = child.stdin.take().context("its stdin is a pipe")?;
         let stdout = child.stdout.take().context("its stdout is a pipe")?;
         let mut peer = Self {
+            name,
             child,
             stdin,
             answers: BufReader::new(stdout).lines(),
+            missed: 0,
         };
-        peer.ask(&json!({ "op": "run", "code": "1+1", "n": 20 }))
-            .await?;
+        let first = json!({ "op": "run", "code": code, "says": says, "n": WARMUP_CELLS });
+        peer.measure(&first, &mut Samples::default()).await?;
+        peer.missed = 0;
         Ok(peer)
     }
 
@@ -247,9 +301,13 @@ impl Ipykernel {
 
     /// Asks for measurements; adds them to the samples.
     pub(crate) async fn measure(&mut self, request: &Value, samples: &mut Samples) -> Result<()> {
-        let answer = self.ask(request).await.context("ipykernel")?;
+        let answer = self.ask(request).await.context(self.name)?;
+        if let Some(error) = answer["error"].as_str() {
+            bail!("{}: {error}", self.name);
+        }
+        self.missed += answer["missed"].as_u64().unwrap_or(0);
         let values = answer["ms"].as_array().or_else(|| answer["mib"].as_array());
-        for value in values.context("ipykernel's answer has no values")? {
+        for value in values.context("an answer without values")? {
             samples.push(value.as_f64().context("a number")?);
         }
         Ok(())
@@ -268,21 +326,18 @@ impl Ipykernel {
 }
 
 /// The interpreter of a virtual environment with the packages; made at the first run.
-async fn environment(venv: &Path) -> Result<PathBuf> {
+pub(crate) async fn environment(venv: &Path, requirements: &str) -> Result<PathBuf> {
     let python = venv.join("bin/python3");
     let done = venv.join("requirements.txt");
-    if std::fs::read_to_string(&done).is_ok_and(|text| text == REQUIREMENTS) {
+    if std::fs::read_to_string(&done).is_ok_and(|text| text == requirements) {
         return Ok(python);
     }
-    eprintln!(
-        "installing the packages of the ipykernel peer into {}",
-        venv.display()
-    );
+    eprintln!("installing Python packages into {}", venv.display());
     let asked = venv.with_extension("txt");
     if let Some(parent) = venv.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    std::fs::write(&asked, REQUIREMENTS)?;
+    std::fs::write(&asked, requirements)?;
     finished(Command::new("python3").args(["-m", "venv"]).arg(venv)).await?;
     let pip = [
         "-m",
@@ -295,6 +350,24 @@ async fn environment(venv: &Path) -> Result<PathBuf> {
     finished(Command::new(&python).args(pip).arg(&asked)).await?;
     std::fs::rename(asked, done)?;
     Ok(python)
+}
+
+/// Puts gonb beside the interpreter, unless an earlier run has.
+///
+/// By a module that requires exact versions: `go install` asks the proxy for all versions that there
+/// are, which some refuse to list.
+async fn build_gonb(python: &Path, dir: &Path) -> Result<()> {
+    let programs = python.parent().context("a program in a directory")?;
+    if programs.join(GONB).exists() && programs.join("goimports").exists() {
+        return Ok(());
+    }
+    let module = dir.join("gonb-module");
+    std::fs::create_dir_all(&module)?;
+    std::fs::write(module.join("go.mod"), GONB_MODULE)?;
+    let mut go = Command::new("go");
+    go.args(["build", "-o"]).arg(programs).args(GONB_PROGRAMS);
+    go.env("GOFLAGS", "-mod=mod").current_dir(&module);
+    finished(&mut go).await
 }
 
 async fn finished(command: &mut Command) -> Result<()> {

@@ -50,6 +50,8 @@ pub(crate) struct Start {
     pub(crate) binary: PathBuf,
     pub(crate) templates_dir: PathBuf,
     pub(crate) pool: usize,
+    /// What its sandboxes are made of.
+    pub(crate) template: &'static str,
     pub(crate) dir: PathBuf,
 }
 
@@ -82,6 +84,7 @@ impl Server {
             .arg("--templates-dir")
             .arg(&start.templates_dir)
             .args(["--pool", &start.pool.to_string()])
+            .args(["--default-template", start.template])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -147,14 +150,14 @@ impl Server {
             let metrics = Metrics::read(client).await?;
             let filled = self
                 .pool
-                .is_none_or(|size| metrics.of("pool_ready") >= size as f64);
+                .is_none_or(|size| metrics.of("pool_complete") >= size as f64);
             if filled && metrics.destroys_pending() <= 0.0 {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 bail!(
                     "the server did not come to rest within {SETTLE_SECONDS_MAX} s: {} ready, {} being destroyed",
-                    metrics.of("pool_ready"),
+                    metrics.of("pool_complete"),
                     metrics.destroys_pending()
                 );
             }

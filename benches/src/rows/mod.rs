@@ -2,9 +2,11 @@
 //! that both see the same machine.
 
 mod density;
+pub(crate) mod languages;
 mod lifecycle;
 mod load;
 mod logs;
+mod opensandbox;
 mod runs;
 mod stream;
 mod transfers;
@@ -18,6 +20,7 @@ use crate::server::Server;
 use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +31,8 @@ pub(crate) enum Row {
     CreateCold,
     FirstResultPool,
     FirstResultCold,
+    Languages,
+    Opensandbox,
     Warm,
     Plot,
     Command,
@@ -49,6 +54,8 @@ impl Row {
             Self::CreateCold => "create-cold",
             Self::FirstResultPool => "first-result-pool",
             Self::FirstResultCold => "first-result-cold",
+            Self::Languages => "languages",
+            Self::Opensandbox => "opensandbox",
             Self::Warm => "warm",
             Self::Plot => "plot",
             Self::Command => "command",
@@ -113,8 +120,18 @@ pub(crate) struct Bench {
     pub(crate) cold: Arc<Server>,
     /// What a request to `cold` says so that no pool can serve it.
     pub(crate) cold_request: Value,
+    /// Keeps a sandbox with every language ready; only for the rows that need it.
+    pub(crate) languages: Option<Arc<Server>>,
     pub(crate) peers: Peers,
+    pub(crate) clients: Clients,
     pub(crate) scale: Scale,
+}
+
+/// Where somebody else's client of ours is installed, and where its program is written.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    pub(crate) venv: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Bench {
@@ -124,6 +141,8 @@ impl Bench {
             Row::CreateCold => lifecycle::create(self, Source::Cold).await,
             Row::FirstResultPool => lifecycle::first_result(self, Source::Pool).await,
             Row::FirstResultCold => lifecycle::first_result(self, Source::Cold).await,
+            Row::Languages => languages::languages(self).await,
+            Row::Opensandbox => opensandbox::opensandbox(self).await,
             Row::Warm => runs::warm(self).await,
             Row::Plot => runs::plot(self).await,
             Row::Command => runs::command(self).await,
