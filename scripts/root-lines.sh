@@ -45,8 +45,9 @@ calls=$(rust $runtime/sys/*.rs)
 plans=$(rust $(find $runtime/command.rs $runtime/command -name '*.rs') $runtime/plan.rs $runtime/layout.rs)
 groups=$(rust $runtime/cgroup/*.rs)
 filter=$(rust $runtime/seccomp/*.rs)
+snapshots=$(rust $(find $runtime/snapshot -name '*.rs' ! -name tests.rs))
 entry=$(rust crates/cli/src/spawner.rs)
-total=$((spawner + calls + plans + groups + filter + entry))
+total=$((spawner + calls + plans + groups + filter + snapshots + entry))
 zygote=$(python_lines kernels/python/zygote.py $kernel/privileges.py $kernel/warmup.py)
 # shellcheck disable=SC2046
 rest=$(python_lines $(find $kernel -name '*.py' ! -name privileges.py ! -name warmup.py))
@@ -62,6 +63,7 @@ rows() {
     echo "| its commands, plan and paths: \`command.rs\`, \`command/wire.rs\`, \`plan.rs\`, \`layout.rs\` (the client's half of \`command.rs\` included) | $(thousands "$plans") |"
     echo "| control groups, both versions: \`runtime/src/cgroup/*\` | $(thousands "$groups") |"
     echo "| filter compiler: \`runtime/src/seccomp/*.rs\` | $(thousands "$filter") |"
+    echo "| snapshots, in children with few capabilities: \`runtime/src/snapshot/*\` | $(thousands "$snapshots") |"
     echo "| its entry: \`cli/src/spawner.rs\` | $(thousands "$entry") |"
     echo "| **spawner** | **$(thousands "$total")** |"
     echo "| \`kernels/python/zygote.py\`, \`privileges.py\`, \`warmup.py\` | $(thousands "$zygote") |"

@@ -7,7 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 requirements=(scripts/test-requirements.txt)
 [[ -f tests/requirements.txt ]] && requirements+=(tests/requirements.txt)
 stamp=.venv/installed
-wanted=$(cat "${requirements[@]}" templates/python/template.toml scripts/venv.sh | sha256sum)
+clients=tests/opensandbox/requirements.txt
+wanted=$(cat "${requirements[@]}" "$clients" templates/python/template.toml scripts/venv.sh | sha256sum)
 if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
   exit 0
 fi
@@ -33,4 +34,8 @@ for file in "${requirements[@]}"; do
 done
 .venv/bin/python -m pip install --quiet --disable-pip-version-check \
   --requirement "$pins" "${arguments[@]}"
+# Beside the others: tests/opensandbox puts this directory in front. Complete, hence --no-deps.
+rm -rf .venv/opensandbox
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+  --target .venv/opensandbox --requirement "$clients"
 printf '%s' "$wanted" >"$stamp"

@@ -78,12 +78,14 @@ fn message<T: DeserializeOwned + Serialize + PartialEq + Debug>(head: &[u8]) -> 
 
 fn paths(request: &Request) {
     match request {
-        Request::FileStat { path, within }
-        | Request::FileList { path, within }
+        Request::FileStat { path, within, .. }
+        | Request::FileList { path, within, .. }
         | Request::FileRead { path, within, .. }
         | Request::FileWrite { path, within, .. }
         | Request::FileMkdir { path, within, .. }
         | Request::FileRemove { path, within }
+        | Request::FileRemoveTree { path, within }
+        | Request::FileChange { path, within, .. }
         | Request::FileOpen { path, within }
         | Request::UploadBegin { path, within, .. } => judged(path, *within),
         Request::FileMove {

@@ -20,7 +20,9 @@ from server import Server
 
 # Of each route; derived from the route, so that a failure comes again.
 EXAMPLES_MAX = 30
-DEADLY = {f"/v1/sandboxes/{{sandboxId}}/{verb}" for verb in ("extend", "ttl")}
+# What would take it from the others: they end it, or stop it.
+VERBS = ("extend", "ttl", "pause")
+DEADLY = {f"/v1/sandboxes/{{sandboxId}}/{verb}" for verb in VERBS}
 
 
 @pytest.fixture(scope="module")

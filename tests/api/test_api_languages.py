@@ -47,13 +47,13 @@ CELLS = {
         "show": "kept",
         "print": "System.out.println(kept);",
         "fail": 'int ok = 1;\nthrow new IllegalStateException("x");',
-        "error": "IllegalStateException",
+        "error": "EvalException",
     },
     "go": {
         "keep": "kept := 6 * 7",
         "show": "kept",
         "print": "fmt.Println(kept)",
-        "fail": 'ok := 1\n_ = ok\npanic("x")',
+        "fail": 'ok := 1; _ = ok\npanic("x")',
         "error": "panic",
     },
 }
@@ -382,3 +382,22 @@ def test_a_tool_reaches_its_registry_through_the_proxy(make: Callable[..., Sandb
     if done["exitCode"] != 0 and any(word in said for word in UNREACHABLE):
         pytest.skip(f"{tool} does not reach its registry from here")
     assert done["exitCode"] == 0 and expected in said, done
+
+
+@pytest.mark.parametrize("version", ["20", "22", "24"])
+def test_fetch_of_a_cell_goes_through_the_proxy_on_every_node(make, version: str):
+    """Node itself does it from 24 on; before, the driver does."""
+    if reason := not_built(ALL):
+        pytest.skip(reason)
+    sandbox: Sandbox = make(template=ALL, env={"NODE_VERSION": version})
+    code = (
+        "const registry = require('child_process').execSync('npm config get registry').toString().trim()\n"
+        "const answer = await fetch(registry + 'is-odd')\nanswer.status"
+    )
+    done = sandbox.run(code, language="javascript", timeoutMs=RUN_MS_MAX)
+    if error := done.get("error"):
+        said = json.dumps(error)
+        if any(word in said for word in UNREACHABLE):
+            pytest.skip("the registry is not reached from here")
+        raise AssertionError(said)
+    assert text(done) == "200"

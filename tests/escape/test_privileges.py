@@ -193,7 +193,10 @@ def test_init_has_three_capabilities_in_a_namespace_of_no_worth(running: dict[st
     files = [d for d in process.descriptors() if d.startswith("/")]
     # What its interpreters use is read from /proc, by files that it opens once.
     others = {f for f in files if not re.fullmatch(r"/proc/\d+/(stat|status)", f)}
-    assert others == {"/dev/null"}, files
+    # And the name of the layer under the root, for snapshots: an O_PATH descriptor of its own.
+    assert others == {"/dev/null", "/u"}, files
+    flags = Path(f"/proc/{process.pid}/fdinfo/4").read_text().split("flags:")[1].split()[0]
+    assert int(flags, 8) & os.O_PATH and int(flags, 8) & os.O_CLOEXEC, flags
 
 
 def test_contexts_and_commands_have_none(

@@ -168,6 +168,32 @@ def test_a_flood_loses_and_doubles_nothing(start: Callable[..., Server]) -> None
     assert kept + result["stdoutOmittedBytes"] == len(whole) == result["usage"]["stdoutBytes"]
 
 
+def test_what_is_shown_becomes_one_artifact_each(start: Callable[..., Server]) -> None:
+    server = start("--pool", "0")
+    client, machine = Client(server), Machine(server)
+    sandbox = client.create()
+    code = (
+        "import time\nfrom IPython.display import HTML, display\n"
+        "for n in range(100):\n  display(HTML(f'<b>{n}</b>'))\n  time.sleep(0.02)"
+    )
+    run = begin(client, sandbox, code, artifactPolicy="promote")
+    seen: list[Json] = []
+    for strikes in range(1, KILLS + 1):
+        enough = 20 * strikes
+        follow(client, run, seen, lambda enough=enough: len(seen) >= enough)
+        strike(server, machine, "server")
+    record = ended(client, run)
+    outputs = [o for o in record["result"]["outputs"] if o["format"] == "html"]
+    assert [o for o in outputs if o["kind"] != "artifact"] == []
+    ids = [o["artifactId"] for o in outputs]
+    assert len(set(ids)) == 100
+    for n in (0, 50, 99):
+        got = client.insist("GET", f"/v1/artifacts/{ids[n]}/download")
+        assert got.text == f"<b>{n}</b>"
+    listed = client.insist("GET", f"/v1/sandboxes/{sandbox}/artifacts?limit=500").json()["data"]
+    assert sorted(a["id"] for a in listed) == sorted(ids), "none that nobody names"
+
+
 def test_runs_that_wait_begin_once_and_in_order_after_a_kill(start: Callable[..., Server]) -> None:
     server = start("--pool", "0")
     client, machine = Client(server), Machine(server)

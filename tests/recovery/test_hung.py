@@ -85,7 +85,8 @@ def test_init_ends_its_sandbox_when_the_spawner_cannot(start: Callable[..., Serv
     """It is stopped, so that no successor takes its place either."""
     server = start("--pool", "0")
     client, machine = Client(server), Machine(server)
-    sandbox = client.create(ttlMs=3_000)
+    # Long enough for a run on a busy machine, which a slower one has to be given.
+    sandbox = client.create(ttlMs=int(10_000 * machine.slowness()))
     client.run(sandbox, "import subprocess; subprocess.Popen(['sleep', '1000'])")
     with stopped(machine.pid("spawner")):
         wait_for("its end", lambda: not machine.processes(key_of(sandbox)))

@@ -1,5 +1,5 @@
-"""Every Python snippet of the two code interpreter guides, as it is written there, and what the
-guide says that it gives. Small Python values; no behaviour.
+"""Every snippet of the code interpreter guides, as it is written there, and what the guide says that
+it gives; those in Java, Go and TypeScript of OpenSandbox's guide are in opensandbox.md. Small Python values; no behaviour.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Snippet:
     # Files that must be there afterwards, with their first bytes.
     files: dict[str, bytes] = field(default_factory=dict)
     error: str | None = None
+    language: str = "python"
 
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -203,6 +204,46 @@ import requests
 response = requests.get('https://api.github.com')
 print(f"Status: {response.status_code} ")
 """
+
+JAVASCRIPT = """
+const data = [1, 2, 3, 4, 5];
+const sum = data.reduce((a, b) => a + b, 0);
+const average = sum / data.length;
+
+console.log(`Average: ${average}`);
+average
+"""
+
+TYPESCRIPT = """
+interface User {
+  name: string;
+  age: number;
+}
+
+const users: User[] = [
+  { name: 'Alice', age: 25 },
+  { name: 'Bob', age: 30 }
+];
+
+const avgAge = users.reduce((sum, u) => sum + u.age, 0) / users.length;
+console.log(`Average age: ${avgAge}`);
+avgAge
+"""
+
+# Those that need another interpreter than Python's.
+CLOUDFLARE_NODE = [
+    Snippet("javascript", (JAVASCRIPT,), ("Average: 3\n",), text="3", language="javascript"),
+    Snippet(
+        "typescript", (TYPESCRIPT,), ("Average age: 27.5\n",), text="27.5", language="typescript"
+    ),
+]
+
+CROWNEST = [
+    Snippet("contexts", ("value = 42", "print(value)"), ("", "42\n")),
+    Snippet(
+        "read the result", ("import pandas as pd; print(pd.__version__)",), (None,), lines=("3.",)
+    ),
+]
 
 CLOUDFLARE = [
     Snippet(

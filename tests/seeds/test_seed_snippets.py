@@ -1,4 +1,4 @@
-"""The Python snippets of the two guides give what the guides show."""
+"""The snippets of the guides give what the guides show."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import base64
 import json
 import re
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 import snippets
 from rest import Sandbox, events, inline, text
-from snippets import CLOUDFLARE, OPENSANDBOX, PNG, Snippet
+from server import TEMPLATES
+from snippets import CLOUDFLARE, CLOUDFLARE_NODE, CROWNEST, OPENSANDBOX, PNG, Snippet
 
 # The second loopback address: 127.0.0.1 itself means the sandbox, inside a sandbox.
 HOST = "127.0.0.2"
@@ -30,6 +33,7 @@ def size(png: str) -> tuple[int, int]:
 
 def check(sandbox: Sandbox, snippet: Snippet, context: str | None) -> None:
     named = {"contextId": context} if context else {}
+    named["language"] = snippet.language
     runs = [sandbox.run(cell, richOutputs="inline", **named) for cell in snippet.cells]
     for run, stdout in zip(runs, snippet.stdout, strict=True):
         if stdout is not None:
@@ -68,6 +72,28 @@ def check(sandbox: Sandbox, snippet: Snippet, context: str | None) -> None:
 
 @pytest.mark.parametrize("snippet", CLOUDFLARE, ids=lambda s: s.name)
 def test_cloudflare(sandbox: Sandbox, snippet: Snippet):
+    check(sandbox, snippet, sandbox.context())
+
+
+@pytest.fixture(scope="module")
+def with_node(seed_client: httpx.Client) -> Iterator[Sandbox]:
+    if not (TEMPLATES / "python-node" / "current").exists():
+        reason = "template python-node is not built (crownest template build python-node)"
+        print(f"SKIP: {reason}", file=sys.__stderr__, flush=True)
+        pytest.skip(reason)
+    sandbox = Sandbox.create(seed_client, template="python-node")
+    yield sandbox
+    sandbox.kill()
+
+
+@pytest.mark.parametrize("snippet", CLOUDFLARE_NODE, ids=lambda s: s.name)
+@pytest.mark.parametrize("named", [True, False], ids=["context", "default"])
+def test_cloudflare_beside_python(with_node: Sandbox, snippet: Snippet, named: bool):
+    check(with_node, snippet, with_node.context(language=snippet.language) if named else None)
+
+
+@pytest.mark.parametrize("snippet", CROWNEST, ids=lambda s: s.name)
+def test_crownest(sandbox: Sandbox, snippet: Snippet):
     check(sandbox, snippet, sandbox.context())
 
 

@@ -1,0 +1,104 @@
+"""What execd tells of a sandbox as a machine, and what it does not have."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from execd import Execd, Running, refused
+from server import Server
+
+
+@pytest.fixture(scope="module")
+def execd(server: Server) -> Iterator[Execd]:
+    execd = Execd(server)
+    yield execd
+    execd.close()
+
+
+FIELDS = {"cpu_count", "cpu_used_pct", "mem_total_mib", "mem_used_mib", "timestamp"}
+
+
+def check(sample: dict) -> None:
+    assert set(sample) == FIELDS
+    assert sample["cpu_count"] > 0 and 0 <= sample["cpu_used_pct"] <= 100
+    assert 0 < sample["mem_used_mib"] < sample["mem_total_mib"]
+    assert abs(sample["timestamp"] / 1000 - time.time()) < 60
+
+
+def test_metrics_come_at_once_and_follow_the_load(execd: Execd) -> None:
+    began = time.monotonic()
+    first = execd.client.get("/metrics").json()
+    assert time.monotonic() - began < 0.5
+    check(first)
+    code = "kept = bytearray(200 << 20)\nimport time\nend = time.time() + 2\nwhile time.time() < end: pass"
+    execd.code(code)
+    second = execd.client.get("/metrics").json()
+    check(second)
+    assert second["mem_used_mib"] > first["mem_used_mib"] + 150
+    assert second["cpu_used_pct"] > 10
+
+
+def test_each_second_brings_a_line(execd: Execd) -> None:
+    with execd.client.stream("GET", "/metrics/watch") as response:
+        assert response.status_code == 200
+        chunks = response.iter_raw()
+        held = b""
+        while held.count(b"\n") < 3:
+            held += next(chunks)
+    lines = held.splitlines()[:3]
+    samples = [json.loads(line) for line in lines]
+    assert b"\n\n" not in held
+    for sample in samples:
+        check(sample)
+    assert 1_500 < samples[2]["timestamp"] - samples[0]["timestamp"] < 3_500
+
+
+def test_watching_ends_with_its_sandbox(server: Server) -> None:
+    execd = Execd(server)
+    with execd.client.stream("GET", "/metrics/watch") as response:
+        chunks = response.iter_raw()
+        next(chunks)
+        execd.ours.delete(f"/v1/sandboxes/{execd.id}")
+        began = time.monotonic()
+        assert list(chunks) is not None
+    assert time.monotonic() - began < 10
+    execd.close()
+
+
+def test_streams_end_with_their_sandbox(server: Server) -> None:
+    execd = Execd(server)
+    bodies = [
+        ("/command", {"command": "echo on; sleep 100"}),
+        (
+            "/code",
+            {
+                "code": "print('on', flush=True)\nimport time; time.sleep(100)",
+                "context": {"language": "python"},
+            },
+        ),
+    ]
+    running = [Running(execd, path, body) for path, body in bodies]
+    assert all(one.printed.wait(30) for one in running)
+    execd.ours.delete(f"/v1/sandboxes/{execd.id}")
+    for one in running:
+        assert one.end(20)[-1].get("type") in ("error", None)
+    execd.close()
+
+
+def test_what_there_is_not_is_said(execd: Execd) -> None:
+    refused(execd.client.post("/pty", json={}), 501, "NOT_SUPPORTED")
+    refused(execd.client.get("/pty/x"), 501, "NOT_SUPPORTED")
+    refused(execd.client.get("/v1/isolated/sessions"), 501, "NOT_SUPPORTED")
+    # Clients ask this one in order to decide.
+    able = execd.client.get("/v1/isolated/capabilities")
+    assert able.status_code == 200 and able.json()["available"] is False
+
+
+def test_a_key_is_needed(server: Server, execd: Execd) -> None:
+    for path in ("/code", "/command", "/session"):
+        answer = execd.client.post(path, json={}, headers={"OPEN-SANDBOX-API-KEY": "wrong"})
+        assert answer.status_code == 401, path
