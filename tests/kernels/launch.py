@@ -103,7 +103,10 @@ def _from_outside(kernel: str) -> str:
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     place.chmod(0o755)
     for entry in built.iterdir():
-        if entry.name != "options":
+        # JShell follows no link to a directory when it looks for packages.
+        if entry.is_dir():
+            shutil.copytree(entry, place / entry.name, copy_function=os.symlink)
+        elif entry.name != "options":
             (place / entry.name).symlink_to(entry)
     options = (built / "options").read_text()
     (place / "options").write_text(options.replace(f"/opt/crownest-java/{built.name}", str(place)))

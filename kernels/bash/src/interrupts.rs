@@ -39,6 +39,10 @@ pub(crate) struct Interrupt {
     /// The shell was seen to start programs after it.
     meets_starts: bool,
     sent_again: u32,
+    /// The lines that say that the cell is over, beyond the first.
+    copies: u32,
+    /// One of them was lost to an interrupt.
+    pub(crate) has_lost_line: bool,
     look_at: Option<Instant>,
     kill_at: Option<Instant>,
     pub(crate) has_killed: bool,
@@ -49,9 +53,19 @@ impl Interrupt {
         [self.look_at, self.kill_at].into_iter().flatten().min()
     }
 
+    /// Whether a mark that the shell has printed without its builtins says nothing about them: an
+    /// interrupt that bash acts on while it runs the line before has thrown that line away. Another
+    /// copy follows then, and if not, the shell is killed.
+    pub(crate) fn takes_for_lost(&mut self, copy: u32) -> bool {
+        let is_lost = self.is_asked && copy < self.copies;
+        self.has_lost_line |= is_lost;
+        is_lost
+    }
+
     /// The cell is given to another shell.
     pub(crate) fn begin_again(&mut self) {
         self.begun = false;
+        self.copies = 0;
         self.waits_for_begin = self.is_asked;
     }
 }
@@ -106,7 +120,9 @@ impl Kernel {
         run.interrupt.sent_ticks = now_ticks();
         shell.signal_group(Signal::INT);
         // It may have been about to read the line that says that the cell is over.
-        let again = format!("\n{}", lines::cell_over(run.sequence, &shell.token));
+        run.interrupt.copies += 1;
+        let again = lines::cell_over(run.sequence, run.interrupt.copies, &shell.token);
+        let again = format!("\n{again}");
         shell.write(again.as_bytes());
     }
 

@@ -172,18 +172,19 @@ pub(crate) fn cell(lines: &CellLines<'_>) -> String {
         ),
     }
     .expect("writing to a String");
-    text.push_str(&cell_over(lines.sequence, lines.token));
+    text.push('\n');
+    text.push_str(&cell_over(lines.sequence, 0, lines.token));
     text
 }
 
 /// Says that a cell is over. The last line is for a shell without builtins: an error of expansion
-/// needs none. It would end a shell with errexit.
-pub(crate) fn cell_over(sequence: u64, token: &str) -> String {
+/// needs none. It would end a shell with errexit. `copy` counts how often this was said before.
+pub(crate) fn cell_over(sequence: u64, copy: u32, token: &str) -> String {
     let own = OWN_PREFIX;
     format!(
-        "{own}status=$?; \\builtin printf '\\1c;{sequence};%s;%s;%s\\2' \
+        "{own}status=$?; \\builtin printf '\\1c;{sequence};{copy};%s;%s;%s\\2' \
          \"${own}status\" \"${{{own}cell-}}\" \"${{{own}line-}}\" >&2\n\
-         [[ $- == *e* ]] || ${{{token}?c;{sequence};${own}status;${{{own}cell-}};${{{own}line-}}}}\n"
+         [[ $- == *e* ]] || ${{{token}?c;{sequence};{copy};${own}status;${{{own}cell-}};${{{own}line-}}}}\n"
     )
 }
 

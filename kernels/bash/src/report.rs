@@ -17,6 +17,8 @@ pub(crate) enum Mark {
     /// A cell is over. `entered` is the sequence of the last cell whose code began to run.
     Cell {
         sequence: u64,
+        /// Which of the lines that say so has printed it; each interrupt adds one.
+        copy: u32,
         status: i32,
         entered: Option<u64>,
         failing: Option<FailingLine>,
@@ -112,7 +114,7 @@ fn position(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
 
-/// `b;<sequence>;<version>`, `c;<sequence>;<status>;<entered>;<failing>`, `a;<sequence>`
+/// `b;<sequence>;<version>`, `c;<sequence>;<copy>;<status>;<entered>;<failing>`, `a;<sequence>`
 fn read_mark(fields: &str, crippled: bool) -> Option<Mark> {
     let mut fields = fields.split(';');
     let kind = fields.next()?;
@@ -124,6 +126,7 @@ fn read_mark(fields: &str, crippled: bool) -> Option<Mark> {
         }),
         "c" => Some(Mark::Cell {
             sequence,
+            copy: fields.next()?.parse().ok()?,
             status: fields.next()?.parse().unwrap_or_default(),
             entered: fields.next()?.parse().ok(),
             failing: FailingLine::read(fields.next()?),
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn marks_survive_any_split() {
-        let stream = b"bash-5.2# \x01c;7;3;7;3:2:9:9\x02bash: T: c;7;3;7;;\n+ x\n\x01a;8\x02";
+        let stream = b"bash-5.2# \x01c;7;0;3;7;3:2:9:9\x02bash: T: c;7;1;3;7;;\n+ x\n\x01a;8\x02";
         for cut in 0..stream.len() {
             let mut report = Report::new("T");
             report.push(&stream[..cut]);
@@ -177,6 +180,7 @@ mod tests {
             assert_eq!(found.len(), 3, "cut at {cut}");
             let cell = |crippled, failing| Mark::Cell {
                 sequence: 7,
+                copy: u32::from(crippled),
                 status: 3,
                 entered: Some(7),
                 failing,
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn what_is_no_mark_is_passed_over() {
         let mut report = Report::new("T");
-        report.push(b"\x01\x02\x01z;1\x02\x01c;x;1;;\x02\x01b;1;5.2.15\x02");
+        report.push(b"\x01\x02\x01z;1\x02\x01c;x;0;1;;\x02\x01b;1;5.2.15\x02");
         assert_eq!(
             all(&mut report).pop().unwrap().0,
             Mark::Booted {

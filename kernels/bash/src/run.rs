@@ -138,6 +138,7 @@ impl Kernel {
     pub(crate) fn cell_is_over(&mut self, mark: &Mark, text: &str) -> Result<(), KernelError> {
         let Mark::Cell {
             sequence,
+            copy,
             status,
             entered,
             failing,
@@ -146,15 +147,19 @@ impl Kernel {
         else {
             return Ok(());
         };
-        let Some(Active::Run(run)) = self
-            .active
-            .take_if(|active| matches!(active, Active::Run(run) if run.sequence == sequence))
-        else {
+        let looks_lost = crippled && !self.is_crippled;
+        let Some(Active::Run(run)) = self.active.take_if(|active| match active {
+            Active::Run(run) if run.sequence == sequence => {
+                !(looks_lost && run.interrupt.takes_for_lost(copy))
+            }
+            _ => false,
+        }) else {
             return Ok(());
         };
         let crippled = crippled || self.is_crippled;
         let has_run = entered == Some(sequence);
-        if run.interrupt.is_asked && (status == STATUS_INTERRUPTED || !has_run) {
+        let is_interrupted = status == STATUS_INTERRUPTED || run.interrupt.has_lost_line;
+        if run.interrupt.is_asked && (is_interrupted || !has_run) {
             return self.end_in_shell(&run, Status::Interrupted, Some(&interrupted()), crippled);
         }
         if !has_run {

@@ -48,7 +48,8 @@ fn place(log_bytes_max: u64) -> Place {
 /// One record, which fills a segment.
 fn append(writer: &mut LogWriter, number: u64) {
     let data = Bytes::from(format!("{number}").repeat(200));
-    writer.append(&[(LogStream::Stdout, data)], number).unwrap();
+    let entry = Entry::Output(LogStream::Stdout, data);
+    writer.append(&[entry], number).unwrap();
 }
 
 async fn read_all(files: &LogFiles, index: &LogIndex) -> Result<Vec<Record>, LogError> {

@@ -3,8 +3,9 @@
 use super::*;
 use crate::command_log::{LogError, Position, purge};
 
-fn pieces(text: &str) -> Vec<(LogStream, Bytes)> {
-    vec![(LogStream::Stdout, Bytes::copy_from_slice(text.as_bytes()))]
+fn pieces(text: &str) -> Vec<Entry> {
+    let data = Bytes::copy_from_slice(text.as_bytes());
+    vec![Entry::Output(LogStream::Stdout, data)]
 }
 
 fn limits(log_bytes_max: u64, segment_bytes_max: u64) -> LogLimits {
@@ -88,10 +89,10 @@ fn characters_and_order_survive_the_cuts() {
     let mut writer = LogWriter::create(files.clone(), generous());
     let euros = "€".repeat(100_000);
     let both = [
-        (LogStream::Stdout, Bytes::from(euros)),
-        (LogStream::Stderr, Bytes::from_static(b"err")),
-        (LogStream::Stdout, Bytes::new()),
-        (LogStream::Stdout, Bytes::from_static(b"\xff\x80")),
+        Entry::Output(LogStream::Stdout, Bytes::from(euros)),
+        Entry::Output(LogStream::Stderr, Bytes::from_static(b"err")),
+        Entry::Output(LogStream::Stdout, Bytes::new()),
+        Entry::Output(LogStream::Stdout, Bytes::from_static(b"\xff\x80")),
     ];
     writer.append(&both, 3).unwrap();
     let index = writer.log().index();
@@ -216,7 +217,7 @@ fn events_stand_between_output_whatever_their_length_and_count_as_none() {
         Entry::Output(LogStream::Stderr, Bytes::from_static(b"two")),
     ];
     for handled in 1..=3 {
-        writer.append_entries(&entries, handled).unwrap();
+        writer.append(&entries, handled).unwrap();
     }
     drop(writer);
     let writer = LogWriter::reopen(files.clone(), generous()).unwrap();
@@ -253,7 +254,7 @@ fn old_segments_are_removed_and_nothing_else() {
         let mut writer = LogWriter::create(files.clone(), generous());
         writer.append(&pieces("x"), 1).unwrap();
     }
-    let hour = std::time::Duration::from_secs(3_600);
+    let hour = Duration::from_secs(3_600);
     let now = std::time::SystemTime::now();
     File::options()
         .write(true)

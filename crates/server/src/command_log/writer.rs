@@ -13,10 +13,14 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A segment is closed when it is this long.
 const SEGMENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 const SEGMENTS_KEPT_MIN: usize = 2;
+/// How often a write is tried, and the pause between two tries. Meanwhile the program waits.
+const WRITE_TRIES_MAX: u32 = 5;
+const WRITE_PAUSE: Duration = Duration::from_millis(200);
 
 /// How much of a log is kept.
 #[derive(Debug, Clone, Copy)]
@@ -119,25 +123,12 @@ impl LogWriter {
         self.handled
     }
 
-    /// Appends output that init's events up to `handled` have brought. Either all of it can be
-    /// read when this returns, or none.
+    /// Appends what init's events up to `handled` have brought. Either all of it can be read when
+    /// this returns, or none.
     ///
     /// # Errors
     /// Those of the file system: then it can be tried again.
-    pub(crate) fn append(&mut self, pieces: &[(LogStream, Bytes)], handled: u64) -> io::Result<()> {
-        let next_seq = self.log.with(|index| index.next_seq);
-        let mut records = Records::from(next_seq);
-        for (stream, data) in pieces {
-            records.add_output(*stream, data);
-        }
-        self.append_records(records.all, handled)
-    }
-
-    /// As [`LogWriter::append`], with events between the pieces of output.
-    ///
-    /// # Errors
-    /// Those of the file system: then it can be tried again.
-    pub(crate) fn append_entries(&mut self, entries: &[Entry], handled: u64) -> io::Result<()> {
+    pub(crate) fn append(&mut self, entries: &[Entry], handled: u64) -> io::Result<()> {
         let next_seq = self.log.with(|index| index.next_seq);
         let mut records = Records::from(next_seq);
         for entry in entries {
@@ -147,6 +138,48 @@ impl LogWriter {
             }
         }
         self.append_records(records.all, handled)
+    }
+
+    /// As [`LogWriter::append`], beside the event loop: a disk that is slow holds up this log alone.
+    /// It is tried several times; what the disk does not take is left out and counted. `last`:
+    /// nothing follows. `of` is the id of what is logged, for the server's own log.
+    ///
+    /// None only when the runtime is being torn down.
+    pub(crate) async fn append_patiently(
+        self,
+        entries: Vec<Entry>,
+        handled: u64,
+        last: bool,
+        of: &str,
+    ) -> Option<Self> {
+        if entries.is_empty() && !(last && self.has_file()) {
+            return Some(self);
+        }
+        let (mut writer, entries) = (self, Arc::new(entries));
+        for attempt in 1..=WRITE_TRIES_MAX {
+            let given = Arc::clone(&entries);
+            let written = tokio::task::spawn_blocking(move || {
+                let written = writer.append(&given, handled);
+                if last && written.is_ok() {
+                    writer.close();
+                }
+                (writer, written)
+            });
+            let (back, written) = written.await.ok()?;
+            writer = back;
+            match written {
+                Ok(()) => break,
+                Err(error) if attempt == WRITE_TRIES_MAX => {
+                    tracing::error!(%error, of, "output is left out of a log");
+                    writer.omit(&entries);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, of, attempt, "writing a log failed");
+                    tokio::time::sleep(WRITE_PAUSE).await;
+                }
+            }
+        }
+        Some(writer)
     }
 
     fn append_records(&mut self, mut records: Vec<Record>, handled: u64) -> io::Result<()> {
@@ -176,28 +209,20 @@ impl LogWriter {
         Ok(())
     }
 
-    /// As [`LogWriter::omit`]; events that are left out are not counted.
-    pub(crate) fn omit_entries(&mut self, entries: &[Entry]) {
-        let output = entries.iter().filter_map(|entry| match entry {
-            Entry::Output(stream, data) => Some((*stream, data.clone())),
-            Entry::Event(_) => None,
-        });
-        let pieces: Vec<_> = output.collect();
-        self.omit(&pieces);
-    }
-
-    /// Counts output that the disk does not take.
-    pub(crate) fn omit(&mut self, pieces: &[(LogStream, Bytes)]) {
+    /// Counts output that the disk does not take; events that are left out are not counted.
+    pub(crate) fn omit(&mut self, entries: &[Entry]) {
         self.log.publish(|index| {
-            for (stream, data) in pieces {
-                index.totals.add(*stream, data.len());
-                index.totals.omitted += data.len() as u64;
+            for entry in entries {
+                if let Entry::Output(stream, data) = entry {
+                    index.totals.add(*stream, data.len());
+                    index.totals.omitted += data.len() as u64;
+                }
             }
         });
     }
 
     /// Whether there is something to close.
-    pub(crate) fn has_file(&self) -> bool {
+    fn has_file(&self) -> bool {
         self.file.is_some()
     }
 

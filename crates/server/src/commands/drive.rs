@@ -8,7 +8,7 @@ use super::collect::{Collection, Collector};
 use super::live::LiveCommand;
 use super::record::{Ended, count_log};
 use crate::app::App;
-use crate::command_log::{LogStream, LogWriter};
+use crate::command_log::{Entry, LogStream, LogWriter};
 use crate::host::{Exec, ExecDone, ExecEnd, ExecEvent};
 use crate::metrics;
 use crate::run_result::Collected;
@@ -17,15 +17,11 @@ use bytes::Bytes;
 use crownest_api::Timestamp;
 use crownest_store as store;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Output that is written at once. Init keeps as much until it is told.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
-/// How often a write is tried, and the pause between two tries. Meanwhile the command waits.
-const WRITE_TRIES_MAX: u32 = 5;
-const WRITE_PAUSE: Duration = Duration::from_millis(200);
 
 /// A command that has begun.
 #[derive(Debug)]
@@ -147,43 +143,14 @@ impl Driving {
         Some(batch)
     }
 
-    /// Writes a batch beside the event loop: a disk that is slow holds up this command alone.
     async fn write(&mut self, batch: Batch, last: bool) {
-        let Some(mut writer) = self.writer.take() else {
-            return;
-        };
-        if batch.pieces.is_empty() && !(last && writer.has_file()) {
-            self.writer = Some(writer);
-            return;
+        if let Some(writer) = self.writer.take() {
+            let output = |(stream, data)| Entry::Output(stream, data);
+            let entries = batch.pieces.into_iter().map(output).collect();
+            self.writer = writer
+                .append_patiently(entries, batch.handled, last, &self.command.id)
+                .await;
         }
-        let (pieces, handled) = (Arc::new(batch.pieces), batch.handled);
-        for attempt in 1..=WRITE_TRIES_MAX {
-            let given = Arc::clone(&pieces);
-            let written = tokio::task::spawn_blocking(move || {
-                let written = writer.append(&given, handled);
-                if last && written.is_ok() {
-                    writer.close();
-                }
-                (writer, written)
-            });
-            // Fails only when the runtime is being torn down.
-            let Ok((back, written)) = written.await else {
-                return;
-            };
-            writer = back;
-            match written {
-                Ok(()) => break,
-                Err(error) if attempt == WRITE_TRIES_MAX => {
-                    tracing::error!(%error, command = %self.command.id, "output is left out of a log");
-                    writer.omit(&pieces);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, command = %self.command.id, attempt, "writing a log failed");
-                    tokio::time::sleep(WRITE_PAUSE).await;
-                }
-            }
-        }
-        self.writer = Some(writer);
     }
 
     async fn finish(self, done: &ExecDone) {

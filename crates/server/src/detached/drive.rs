@@ -30,13 +30,9 @@ use crownest_store as store;
 use futures_util::{Stream, TryStreamExt};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What is written at once. Init keeps as much output until it is told.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
-/// How often a write is tried, and the pause between two tries. Meanwhile the code waits.
-const WRITE_TRIES_MAX: u32 = 5;
-const WRITE_PAUSE: Duration = Duration::from_millis(200);
 
 /// A run that has begun.
 #[derive(Debug)]
@@ -177,43 +173,13 @@ impl Driving {
         }
     }
 
-    /// Writes a batch beside the event loop: a disk that is slow holds up this run alone.
     async fn write(&mut self, batch: Batch, last: bool) {
-        let Some(mut writer) = self.writer.take() else {
-            return;
-        };
-        if batch.entries.is_empty() && !(last && writer.has_file()) {
-            self.writer = Some(writer);
-            return;
+        if let Some(writer) = self.writer.take() {
+            let (entries, handled) = (batch.entries, batch.handled);
+            self.writer = writer
+                .append_patiently(entries, handled, last, &self.run.id)
+                .await;
         }
-        let (entries, handled) = (Arc::new(batch.entries), batch.handled);
-        for attempt in 1..=WRITE_TRIES_MAX {
-            let given = Arc::clone(&entries);
-            let written = tokio::task::spawn_blocking(move || {
-                let written = writer.append_entries(&given, handled);
-                if last && written.is_ok() {
-                    writer.close();
-                }
-                (writer, written)
-            });
-            // Fails only when the runtime is being torn down.
-            let Ok((back, written)) = written.await else {
-                return;
-            };
-            writer = back;
-            match written {
-                Ok(()) => break,
-                Err(error) if attempt == WRITE_TRIES_MAX => {
-                    tracing::error!(%error, run = %self.run.id, "output is left out of a log");
-                    writer.omit_entries(&entries);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, run = %self.run.id, attempt, "writing a log failed");
-                    tokio::time::sleep(WRITE_PAUSE).await;
-                }
-            }
-        }
-        self.writer = Some(writer);
     }
 
     async fn finish(mut self, done: &RunDone) {

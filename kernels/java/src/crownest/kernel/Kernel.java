@@ -22,6 +22,9 @@ final class Kernel implements Display.Screen {
      * once, and should not wait for a step that it does not need. */
     private static final int IDLE_MS = 100;
 
+    /** Given up when a cell has left no memory to say the end of its run with. */
+    private static final int FAREWELL_BYTES = 512 * 1024;
+
     private final Channel channel;
     private final Console out;
     private final Console err;
@@ -38,9 +41,13 @@ final class Kernel implements Display.Screen {
     private final BlockingQueue<Map<?, ?>> requests = new LinkedBlockingQueue<>(REQUESTS_WAITING_MAX);
     private final Runnable afterRun;
 
+    private byte[] farewell = new byte[FAREWELL_BYTES];
+
     private int count;
     /** What is running; null between runs. */
     private volatile Run run;
+    /** The last one; of the kernel's thread alone. */
+    private Run begun;
 
     /** `afterRun` puts the standard descriptors right. */
     Kernel(Channel channel, Console out, Console err, String apiPath, Runnable afterRun) {
@@ -158,8 +165,36 @@ final class Kernel implements Display.Screen {
                 throw stopped;
             } catch (Throwable defect) {
                 // No memory, most likely: the next one may go well.
-                err.note("the driver failed: " + defect);
+                abandon(request, defect);
             }
+        }
+    }
+
+    /**
+     * Says the end of a run that failed on its way there: init waits for it. Where even that fails,
+     * the process ends, which ends the run as well.
+     */
+    private void abandon(Map<?, ?> request, Throwable defect) {
+        farewell = null;
+        try {
+            if (request == null || !(request.get("run") instanceof Long id)) {
+                err.note("the driver failed: " + defect);
+                return;
+            }
+            Run current = begun != null && begun.id == id ? begun : new Run(id, "", count, false);
+            standardError.giveBack();
+            if (!current.saidError && "execute".equals(request.get("op"))) {
+                out.flushLines();
+                err.flushLines();
+                sayError(current, ofDriver(defect));
+            }
+            input.end();
+            run = null;
+            if (!current.saidDone) {
+                sayDone(current, current.interrupted ? "interrupted" : "error");
+            }
+        } catch (Throwable again) {
+            Runtime.getRuntime().halt(Driver.EXIT_DEFECT);
         }
     }
 
@@ -191,7 +226,7 @@ final class Kernel implements Display.Screen {
     }
 
     private Run begin(long id, String code, boolean hasInput) {
-        Run begun = new Run(id, code, count, hasInput);
+        begun = new Run(id, code, count, hasInput);
         run = begun;
         if (Long.valueOf(id).equals(early)) {
             begun.interrupted = true;
@@ -294,31 +329,34 @@ final class Kernel implements Display.Screen {
         return new ErrorEvent(Failures.simple(name), Failures.bounded(message), List.of(name + ": " + message), null);
     }
 
-    /** Everything that the run said, then `error` if it failed, then `done`, whatever happens. */
+    /** Everything that the run said, then `error` if it failed, then `done`. */
     private void finish(Run current, ErrorEvent error) {
         String status = error == null ? "ok" : current.interrupted ? "interrupted" : "error";
-        try {
-            standardError.giveBack();
-            flushAll();
-            if (error != null) {
-                channel.send((current.interrupted ? error.withName(Engine.INTERRUPTED_NAME) : error)
-                        .frame(current.id));
-            }
-        } finally {
-            standardError.giveBack();
-            input.end();
-            run = null;
-            channel.send(done(current, status));
+        standardError.giveBack();
+        flushAll();
+        if (error != null) {
+            sayError(current, error);
         }
+        standardError.giveBack();
+        input.end();
+        run = null;
+        sayDone(current, status);
     }
 
-    private static Map<String, Object> done(Run run, String status) {
+    private void sayError(Run current, ErrorEvent error) {
+        ErrorEvent named = current.interrupted ? error.withName(Engine.INTERRUPTED_NAME) : error;
+        channel.send(named.frame(current.id));
+        current.saidError = true;
+    }
+
+    private void sayDone(Run current, String status) {
         Map<String, Object> done = new LinkedHashMap<>();
         done.put("ev", "done");
-        done.put("run", run.id);
+        done.put("run", current.id);
         done.put("status", status);
-        done.put("count", run.count);
-        return done;
+        done.put("count", current.count);
+        channel.send(done);
+        current.saidDone = true;
     }
 
     /** Also streams that a cell has put in the place of ours; their flush() is the cell's code. */
@@ -354,6 +392,9 @@ final class Kernel implements Display.Screen {
         try {
             engine.dropTemporaries();
             engine.refillReserve();
+            if (farewell == null) {
+                farewell = new byte[FAREWELL_BYTES];
+            }
         } catch (Throwable failed) {
             // No memory, most likely: the next cell says so.
             return;
@@ -388,7 +429,7 @@ final class Kernel implements Display.Screen {
         standardError.giveBack();
         input.end();
         run = null;
-        channel.send(done(current, status));
+        sayDone(current, status);
     }
 
     // === Display.Screen, on threads of the tenant ===

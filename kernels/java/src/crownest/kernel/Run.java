@@ -10,6 +10,9 @@ final class Run {
     final boolean hasInput;
     /** Set by the thread that reads frames. */
     volatile boolean interrupted;
+    /** What init has been told of its end; by the kernel's thread. */
+    boolean saidError;
+    boolean saidDone;
 
     Run(long id, String code, int count, boolean hasInput) {
         this.id = id;
