@@ -1,5 +1,7 @@
 """For the tests of charts: a figure's document out of a run, and parts of it."""
 
+import math
+
 CHART = "application/vnd.crownest.chart+json"
 PLOT = "import matplotlib.pyplot as plt, numpy as np\n"
 POINTS_MAX = 10_000
@@ -37,3 +39,16 @@ def only(made):
 def parts(chart, *fields):
     """Of each series the fields that matter, as tuples."""
     return [tuple(one.get(field) for field in fields) for one in chart["series"]]
+
+
+def bars(chart, *fields):
+    assert {one["type"] for one in chart["series"]} == {"bar"}
+    return parts(chart, "orientation", "categories", "values", *fields)
+
+
+def close(found, expected):
+    """Equal but for what is lost when a computer adds up."""
+    assert len(found) == len(expected)
+    assert all(math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) for a, b in zip(found, expected)), (
+        found
+    )
