@@ -52,6 +52,7 @@ def test_every_command_does_what_it_says(spawner: Spawner) -> None:
     assert spawner.ask(wire.STATS, key_field(KEY)).kind == wire.ANSWER_STATS
     for frozen in (1, 0):
         assert spawner.ask(wire.FREEZE, key_field(KEY) + struct.pack("<I", frozen)).kind == wire.DONE
+    assert spawner.ask(wire.SET_CPU, key_field(KEY) + struct.pack("<I", 1_000)).kind == wire.DONE
     assert KEY in spawner.ask(wire.LIST, key_field(KEY[:-1])).keys
     assert spawner.ask(wire.WARM, digest).kind == wire.DONE
     forked = spawner.ask(wire.FORK, key_field(KEY) + digest)
@@ -74,6 +75,22 @@ def test_each_limit_ends_where_it_says(spawner: Spawner, name: str) -> None:
         at = {**wire.LIMITS, name: bound[name]}
         assert spawner.ask(wire.CREATE, create_fields(KEY, at)).kind == wire.DONE, (name, bound[name])
         assert spawner.ask(wire.DESTROY, key_field(KEY)).kind == wire.DONE
+
+
+def test_processor_time_is_changed_within_its_limits(spawner: Spawner) -> None:
+    def set_cpu(key: bytes, millis: int) -> wire.Answer:
+        return spawner.ask(wire.SET_CPU, key_field(key) + struct.pack("<I", millis))
+
+    assert set_cpu(KEY, 1_000).step == wire.UNKNOWN
+    assert spawner.ask(wire.CREATE, create_fields(KEY)).kind == wire.DONE
+    low, high = wire.LIMITS_MIN["cpu"], wire.LIMITS_MAX["cpu"]
+    for millis in (0, low - 1, high + 1, (1 << 32) - 1):
+        assert set_cpu(KEY, millis).step == wire.OUT_OF_RANGE, millis
+    for millis in (low, high):
+        assert set_cpu(KEY, millis).kind == wire.DONE, millis
+    assert spawner.ask(wire.SET_CPU, key_field(KEY)).step == wire.OUT_OF_RANGE
+    rubbish = key_field(KEY) + struct.pack("<II", 1_000, 1)
+    assert spawner.ask(wire.SET_CPU, rubbish).step == wire.MALFORMED
 
 
 BAD_KEYS = {
@@ -101,6 +118,7 @@ def test_a_key_is_nothing_but_a_name(spawner: Spawner, name: str) -> None:
         (wire.FORK, wire.template_digest()),
         (wire.DESTROY, b""),
         (wire.FREEZE, struct.pack("<I", 1)),
+        (wire.SET_CPU, struct.pack("<I", 1_000)),
         (wire.STATS, b""),
     ):
         assert spawner.ask(operation, BAD_KEYS[name] + rest).step == wire.MALFORMED, operation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
@@ -105,8 +106,31 @@ def test_what_cannot_be_started_is_refused(execd: Execd) -> None:
     refused(post("/command", json={"command": "true", "argv": ["true"]}), 400, bad)
     refused(post("/command", json={"command": "true", "gid": 1000}), 400, bad)
     refused(post("/command", json={"command": "true", "timeout": -1}), 400, bad)
-    message = refused(post("/command", json={"command": "true", "uid": 0}), 400, "NOT_SUPPORTED")
-    assert "1000" in message
+    # Root, init, an account of the template, none in 16 bits.
+    for uid in (0, 998, 33, 65_535):
+        asked = {"command": "true", "uid": uid}
+        message = refused(post("/command", json=asked), 400, "NOT_SUPPORTED")
+        assert "1000" in message and "65534" in message
+    asked = {"command": "true", "uid": 1000, "gid": 0}
+    refused(post("/command", json=asked), 400, "NOT_SUPPORTED")
+
+
+def test_a_command_of_another_user(execd: Execd) -> None:
+    """It is kept from what is not its own, and everything else about it is as with any command."""
+    own = f"/tmp/t{uuid4().hex}"
+    ours = f"/workspace/t{uuid4().hex}"
+    execd.command(f"umask 077; echo ours > {ours}")
+    script = f"id -u; id -g; id -G; cat {ours} || echo refused; umask 077; echo x > {own}; ls -n {own}"
+    said = execd.command(f"({script}) 2>/dev/null", uid=2000, gid=3000)
+    assert lines(said)[:4] == ["2000", "3000", "3000", "refused"]
+    assert lines(said)[4].split()[2:4] == ["2000", "3000"]
+    assert lines(execd.command(f"cat {own} 2>&1 || true"))[0].endswith("Permission denied")
+    # It is ended like any other, by who may not signal it.
+    running = Running(execd, "/command", {"command": "echo on; exec sleep 60", "uid": 2000})
+    assert running.printed.wait(30)
+    began = time.monotonic()
+    assert execd.client.delete("/command", params={"id": running.events[0]["text"]}).is_success
+    assert error(running.end(10))["evalue"] == "-1" and time.monotonic() - began < 1.5
 
 
 def test_a_timeout_kills(execd: Execd) -> None:

@@ -250,7 +250,7 @@ def test_an_identity_is_the_users_or_none(files: Files) -> None:
     assert own.status_code == 200 and own.json()["/tmp/identity"]["size"] == 1
     for identity in ("0/0", "1000/0", "0/1000", "998/998", "x/1000", "1000/-1"):
         path = f"/v1/filesystem/{identity}/files/info"
-        refused(files.client.get(path, params={"path": "/tmp"}), 501, "NOT_SUPPORTED")
+        refused(files.client.get(path, params={"path": "/tmp"}), 400, "NOT_SUPPORTED")
 
 
 def test_without_a_key_and_without_scope(files: Files, server: Server) -> None:

@@ -117,7 +117,7 @@ def test_a_policy_holds_from_the_start_and_is_changed_live(
             assert status(allowing, sandbox, target) == "200"
 
             bad_rules: list[Any] = [
-                [{"action": "allow", "target": "10.0.0.0/8"}],
+                [{"action": "allow", "target": "10.0.0.0/33"}],
                 [{"action": "allow", "target": "http://x"}],
                 [{"action": "perhaps", "target": "a.example"}],
                 [{"action": "allow", "target": f"{n}.example"} for n in range(257)],
@@ -132,6 +132,28 @@ def test_a_policy_holds_from_the_start_and_is_changed_live(
                 ("GET", "/credential-vault/bindings/x"),
             ):
                 refused(egress.request(method, path), 501, "SANDBOX::API_NOT_SUPPORTED")
+        sandbox.kill()
+
+
+def test_rules_about_addresses_hold_for_names_too(allowing: Server, target: int) -> None:
+    def rule(action: str, to: str) -> dict[str, str]:
+        return {"action": action, "target": to}
+
+    only_loopback = {"defaultAction": "deny", "egress": [rule("allow", "127.0.0.0/8")]}
+    with connect(allowing) as client:
+        sandbox = made(client, networkPolicy=only_loopback)
+        assert status(allowing, sandbox, target) == "200"
+        # What the operator refuses stays refused: an address of this machine.
+        assert status(allowing, sandbox, target, REFUSED) == "403"
+        with sandbox.at(EGRESS) as egress:
+            assert egress.get("/policy").json()["policy"] == only_loopback
+            first = [rule("deny", "127.0.0.0/8"), rule("deny", "::1"), rule("allow", ALLOWED)]
+            changed = egress.post("/policy", json={"defaultAction": "allow", "egress": first})
+            assert changed.status_code == 200, changed.text
+            assert status(allowing, sandbox, target) == "403"
+            last = {"defaultAction": "deny", "egress": [first[2], first[0]]}
+            assert egress.post("/policy", json=last).status_code == 200
+            assert status(allowing, sandbox, target) == "200"
         sandbox.kill()
 
 

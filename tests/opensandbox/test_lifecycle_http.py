@@ -297,7 +297,7 @@ def test_what_there_is_not_is_refused_and_not_left_out(api: httpx.Client) -> Non
         {"resourceLimits": {"cpu": "0"}},
         {"timeout": "600"},
         {"env": {"A=B": "x"}},
-        {"networkPolicy": {"egress": [{"action": "allow", "target": "10.0.0.0/8"}]}},
+        {"networkPolicy": {"egress": [{"action": "allow", "target": "10.0.0.0/33"}]}},
         {"networkPolicy": {"defaultAction": "maybe"}},
     ]
     for fields in invalid:
@@ -375,6 +375,19 @@ def test_an_entrypoint_runs_as_a_command_with_a_log(
         f"{sandbox.path}/diagnostics/events", params={"scope": "lifecycle"}
     ).json()
     assert "ready" in events["content"]
+    # Of a long one the end is shown, and the rest is counted.
+    long = "import time\nfor n in range(100_000): print(n)\nprint('end', flush=True)\ntime.sleep(600)"
+    talker = make(entrypoint=["python3", "-c", long])
+    printed = sum(len(f"{n}\n") for n in range(100_000)) + len("end\n")
+
+    def whole() -> dict[str, Any] | None:
+        path = f"{talker.path}/diagnostics/logs"
+        found = api.get(path, params={"scope": "container"}).json()
+        return found if found["content"].endswith("\nend\n") else None
+
+    tail = rest.until(whole, "the last line")
+    assert tail["truncated"] is True and len(tail["content"]) == 256 * 1024
+    assert tail["warnings"] == [f"{printed - 256 * 1024} bytes before this were left out"]
     # One that only waits needs no process.
     idle = make()
     assert v1.get(f"/v1/sandboxes/{idle.id}/commands").json()["data"] == []

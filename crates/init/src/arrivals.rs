@@ -185,6 +185,7 @@ impl Host {
             stdout,
             stderr,
             control,
+            identity: program.identity,
             files_limit: self.files_limit,
         })
     }

@@ -2,6 +2,7 @@
 //! into what exec takes.
 
 use crate::calls::refuse;
+use crownest_init::identity::Identity;
 use crownest_init::link::{CallError, CallErrorCode, PATH_DEFAULT};
 use crownest_init::path::PATH_BYTES_MAX;
 use std::collections::BTreeMap;
@@ -110,6 +111,7 @@ pub(crate) struct Prepared {
     pub(crate) argv: Vec<CString>,
     pub(crate) env: Vec<CString>,
     pub(crate) cwd: CString,
+    pub(crate) identity: Identity,
 }
 
 impl Prepared {
@@ -124,6 +126,7 @@ impl Prepared {
             argv: argv_strings,
             env: env_strings?,
             cwd: directory(cwd)?,
+            identity: Identity::default(),
         })
     }
 }

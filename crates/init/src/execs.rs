@@ -15,6 +15,7 @@ use crate::runs::push_output;
 use crate::sys::signals;
 use crate::sys::spawn::{self, Exit, Step};
 use crate::targets::Targets;
+use crownest_init::identity::Identity;
 use crownest_init::link::{
     CallErrorCode, EXECS_MAX, EventKind, ExecOutcome, KILL_GRACE_MS, Reply, Stream,
 };
@@ -38,6 +39,7 @@ pub(crate) struct ExecRequest {
     pub(crate) cwd: String,
     pub(crate) env: Environment,
     pub(crate) timeout_ms: Option<u64>,
+    pub(crate) identity: Identity,
 }
 
 /// One process.
@@ -127,7 +129,11 @@ impl Host {
         }
         environment::check(&request.env)?;
         let env = environment::for_started(&self.environment, &request.env);
-        let program = Prepared::new(&request.argv, &request.cwd, &env)?;
+        if !request.identity.is_allowed() {
+            return refuse(CallErrorCode::Invalid, "no program may run as that");
+        }
+        let mut program = Prepared::new(&request.argv, &request.cwd, &env)?;
+        program.identity = request.identity;
         match self.start_exec(to, request, &program) {
             Ok(()) => Ok(None),
             Err(error) => refuse(CallErrorCode::SpawnFailed, format!("start: {error}")),

@@ -4,7 +4,7 @@
 //! run is given and what it cost in [`cell`]) and the framing
 //! of kernel drivers ([`kernel`]). Both ends use these types, so they cannot drift. Beside them
 //! what else init reads of bytes that are not its own, as pure functions: [`characters`] of
-//! output, a [`path`] and what to [`expand`] in it, a line about a [`process`]. [`unpack`] has the entries of archives,
+//! output, a [`path`] and what to [`expand`] in it, a line about a [`process`], the [`identity`] of one. [`unpack`] has the entries of archives,
 //! [`startup`] what every program of ours does first.
 //! Does not own: sockets, processes, files. Those are in the binary (`main.rs`) on one side and
 //! in `crownest-server` on the other.
@@ -15,6 +15,7 @@ pub mod cell;
 pub mod characters;
 pub mod expand;
 pub mod frame;
+pub mod identity;
 pub mod kernel;
 pub mod link;
 pub mod path;

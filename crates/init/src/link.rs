@@ -18,6 +18,7 @@
 //! A run or process whose end was acknowledged is forgotten.
 
 use crate::cell::{RunOptions, RunUsage};
+use crate::identity::Identity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -169,6 +170,8 @@ pub enum Request {
         /// None: no limit but the sandbox's own.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout_ms: Option<u64>,
+        #[serde(default, skip_serializing_if = "Identity::is_default")]
+        identity: Identity,
     },
     /// Sends a signal to the process group of an exec. With `escalate`, SIGKILL follows after
     /// [`KILL_GRACE_MS`].

@@ -85,6 +85,7 @@ impl Host {
                 cwd,
                 env,
                 timeout_ms,
+                identity,
             } => self.exec(
                 to,
                 &ExecRequest {
@@ -93,6 +94,7 @@ impl Host {
                     cwd,
                     env,
                     timeout_ms,
+                    identity,
                 },
             ),
             Request::Signal {

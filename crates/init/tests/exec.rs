@@ -4,6 +4,7 @@
 
 mod sandbox;
 
+use crownest_init::identity::Identity;
 use crownest_init::link::{CallErrorCode, EventKind, ExecOutcome, Request};
 use sandbox::{Sandbox, shell};
 use std::collections::BTreeMap;
@@ -82,6 +83,63 @@ fn a_process_is_the_user_and_has_no_rights() {
 }
 
 #[test]
+fn a_process_runs_as_whom_it_names_and_gains_nothing_by_it() {
+    let Some(sandbox) = Sandbox::start("none") else {
+        return;
+    };
+    let mut client = sandbox.connect();
+    client.hello();
+    let shell_as = |exec, command: &str, uid, gid| match shell(exec, command, None) {
+        Request::Exec {
+            exec,
+            argv,
+            cwd,
+            env,
+            timeout_ms,
+            ..
+        } => Request::Exec {
+            exec,
+            argv,
+            cwd,
+            env,
+            timeout_ms,
+            identity: Identity { uid, gid },
+        },
+        other => other,
+    };
+    let script = "id -u; id -g; id -G; grep -E '^Cap(Prm|Eff)' /proc/self/status; \
+        kill -9 1 2>&1 | grep -c permitted; echo x > /etc/hostname 2>/dev/null || echo no";
+    let asked = client.call(shell_as(1, script, 2_000, 3_000));
+    asked.unwrap();
+    let said = client.until_end(1);
+    let expected =
+        "2000\n3000\n3000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n1\nno\n";
+    assert_eq!(said.out(), expected, "{}", said.err());
+
+    // Its neighbours of another id have no hold on it; init has.
+    let started = client.call(shell_as(2, "exec sleep 60", 2_000, 2_000));
+    let pid = started.unwrap().reply.pid.unwrap();
+    let said = client.shell_to_end(3, &format!("kill -9 {pid} 2>&1 | grep -c permitted"));
+    assert_eq!(said.out(), "1\n", "{}", said.err());
+    let stop = Request::Signal {
+        exec: 2,
+        signal: 15,
+        escalate: true,
+    };
+    client.call(stop).unwrap();
+    let end = client.until_end(2).exec_outcome();
+    assert_eq!(end, ExecOutcome::Signaled { signal: 15 });
+
+    // Root of the namespace, init, an account of the template.
+    for id in [0, 998, 33] {
+        for (uid, gid) in [(id, 2_000), (2_000, id)] {
+            let refused = client.refused(shell_as(4, "true", uid, gid), b"");
+            assert_eq!(refused, CallErrorCode::Invalid, "{uid} {gid}");
+        }
+    }
+}
+
+#[test]
 fn what_cannot_start_says_why() {
     let Some(sandbox) = Sandbox::start("none") else {
         return;
@@ -94,6 +152,7 @@ fn what_cannot_start_says_why() {
         cwd: cwd.into(),
         env: BTreeMap::new(),
         timeout_ms: None,
+        identity: Identity::default(),
     };
     for (argv, cwd, message) in [
         (&["/no/such"][..], "/workspace", "program: No such file"),
@@ -273,6 +332,7 @@ fn a_trivial_process_is_fast() {
                 cwd: "/workspace".into(),
                 env: BTreeMap::new(),
                 timeout_ms: None,
+                identity: Identity::default(),
             };
             client.call(request).unwrap();
             client.until_end(exec);

@@ -192,6 +192,15 @@ impl SpawnerClient {
         .await
     }
 
+    /// Gives a sandbox another ceiling of processor time.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn set_cpu(&self, key: &SandboxKey, cpu_millis: u32) -> Result<(), ClientError> {
+        let key = key.clone();
+        self.done(&Command::SetCpu { key, cpu_millis }).await
+    }
+
     /// Keeps the files of a sandbox that stands still.
     ///
     /// # Errors

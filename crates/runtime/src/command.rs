@@ -146,6 +146,12 @@ impl Limits {
         tmp_inodes: 100_000_000,
     };
 
+    /// The same of processor time alone.
+    #[must_use]
+    pub fn cpu_in_range(cpu_millis: u32) -> bool {
+        (Self::MIN.cpu_millis..=Self::MAX.cpu_millis).contains(&cpu_millis)
+    }
+
     /// Whether every field is between [`Limits::MIN`] and [`Limits::MAX`].
     #[must_use]
     pub fn in_range(&self) -> bool {
@@ -155,7 +161,7 @@ impl Limits {
         let (low, high) = (Self::MIN, Self::MAX);
         within(low.memory_bytes, self.memory_bytes, high.memory_bytes)
             && within(low.pids, self.pids, high.pids)
-            && within(low.cpu_millis, self.cpu_millis, high.cpu_millis)
+            && Self::cpu_in_range(self.cpu_millis)
             && within(low.disk_bytes, self.disk_bytes, high.disk_bytes)
             && within(low.disk_inodes, self.disk_inodes, high.disk_inodes)
             && within(low.tmp_bytes, self.tmp_bytes, high.tmp_bytes)
@@ -219,6 +225,8 @@ pub enum Command {
     Destroy { key: SandboxKey },
     /// Stops or continues everything in a sandbox; answered when every process has stopped.
     Freeze { key: SandboxKey, frozen: bool },
+    /// Gives a sandbox another ceiling of processor time.
+    SetCpu { key: SandboxKey, cpu_millis: u32 },
     /// What a sandbox uses.
     Stats { key: SandboxKey },
     /// Keys of the sandboxes that exist, in order, after the given one.
@@ -303,6 +311,7 @@ steps! {
     CgroupAttach = 11, "entering the control group failed";
     CgroupFreeze = 12, "freezing the control group failed";
     CgroupStats = 13, "reading the control group failed";
+    CgroupLimit = 14, "changing a limit of the control group failed";
     InitSocket = 20, "creating the socket of init failed";
     Clone = 21, "creating the namespaces failed";
     IdMap = 22, "writing the uid and gid maps failed";

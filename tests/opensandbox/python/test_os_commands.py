@@ -67,7 +67,8 @@ def test_a_directory_that_is_not_there(commands, refused):
 
 
 def test_another_user(commands, refused):
-    """A sandbox has one user."""
+    """Any that is nobody; there is no root."""
+    assert lines(commands.run("id -u; id -g", opts=RunCommandOpts(uid=2000))) == ["2000", "2000"]
     refused(400, lambda: commands.run("id -u", opts=RunCommandOpts(uid=0)), "NOT_SUPPORTED")
 
 

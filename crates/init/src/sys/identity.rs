@@ -4,10 +4,8 @@
 //! are made with the file system identity of the tenant's user, so that init never opens what
 //! the tenant could not.
 
+use crownest_init::identity::USER_ID;
 use std::marker::PhantomData;
-
-/// User and group of tenant code.
-pub(crate) const USER_ID: u32 = 1000;
 
 /// While it lives, this thread's file system uid and gid are those of the tenant's user.
 ///

@@ -4,8 +4,8 @@
 //! by tenant code (`kill -STOP -1` in a loop), and a vfork parent would hang with it. For the
 //! same reason the result of the exec comes through a pipe that the event loop watches.
 
-use super::identity::USER_ID;
 use super::signals::last_errno;
+use crownest_init::identity::Identity;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::ffi::{CStr, CString};
@@ -77,6 +77,8 @@ pub(crate) struct Program<'a> {
     pub(crate) stderr: BorrowedFd<'a>,
     /// Becomes fd 3.
     pub(crate) control: Option<BorrowedFd<'a>>,
+    /// Checked: one that is allowed.
+    pub(crate) identity: Identity,
     /// Limit of open files to restore, soft and hard.
     pub(crate) files_limit: (u64, u64),
 }
@@ -97,11 +99,12 @@ struct ChildPlan {
     cwd: *const libc::c_char,
     fds: [RawFd; 3],
     control: Option<RawFd>,
+    identity: Identity,
     status: RawFd,
     files_limit: libc::rlimit,
 }
 
-/// Forks a child that becomes `program` as the tenant's user, without any capability, in a
+/// Forks a child that becomes `program` as a tenant's user, without any capability, in a
 /// session of its own.
 pub(crate) fn start(program: &Program<'_>) -> Result<Started, Errno> {
     let (status, status_write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
@@ -116,6 +119,7 @@ pub(crate) fn start(program: &Program<'_>) -> Result<Started, Errno> {
             program.stderr.as_raw_fd(),
         ],
         control: program.control.map(|fd| fd.as_raw_fd()),
+        identity: program.identity,
         status: status_write.as_raw_fd(),
         files_limit: libc::rlimit {
             rlim_cur: program.files_limit.0,
@@ -164,7 +168,7 @@ unsafe fn child(plan: &ChildPlan) -> ! {
             if !place_descriptors(plan) {
                 break 'start (Step::Descriptors, errno());
             }
-            if !become_user() {
+            if !become_user(plan.identity) {
                 break 'start (Step::Identity, errno());
             }
             if libc::chdir(plan.cwd) < 0 {
@@ -226,8 +230,7 @@ unsafe fn place_descriptors(plan: &ChildPlan) -> bool {
 
 /// Groups, gid, uid, then every capability: changing from one uid that is not 0 to another
 /// keeps them, so they are dropped by hand. Raw calls: glibc's would try to tell other threads.
-unsafe fn become_user() -> bool {
-    let id = USER_ID;
+unsafe fn become_user(Identity { uid, gid }: Identity) -> bool {
     // _LINUX_CAPABILITY_VERSION_3, this process; then two sets of effective, permitted,
     // inheritable, all zero.
     let header: [u32; 2] = [0x2008_0522, 0];
@@ -236,8 +239,8 @@ unsafe fn become_user() -> bool {
     // set is initialised before use.
     unsafe {
         if libc::syscall(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()) < 0
-            || libc::syscall(libc::SYS_setresgid, id, id, id) < 0
-            || libc::syscall(libc::SYS_setresuid, id, id, id) < 0
+            || libc::syscall(libc::SYS_setresgid, gid, gid, gid) < 0
+            || libc::syscall(libc::SYS_setresuid, uid, uid, uid) < 0
             || libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) < 0
             || libc::prctl(
                 libc::PR_CAP_AMBIENT,

@@ -14,6 +14,7 @@ pub(crate) use said::Said;
 
 use crownest_init::cell::RunOptions;
 use crownest_init::frame::{Decoder, FRAME_FDS_MAX, encode};
+use crownest_init::identity::Identity;
 use crownest_init::link::{
     Call, CallError, CallErrorCode, Event, EventKind, Reply, ReplyResult, Request, Within,
 };
@@ -441,6 +442,7 @@ pub(crate) fn shell(exec: u64, command: &str, timeout_ms: Option<u64>) -> Reques
         cwd: "/workspace".into(),
         env: BTreeMap::new(),
         timeout_ms,
+        identity: Identity::default(),
     }
 }
 

@@ -36,6 +36,12 @@ pub trait Cgroups: Debug {
     /// Those of the file system; whatever was made is removed again.
     fn create(&self, name: &str, limits: &Limits) -> io::Result<()>;
 
+    /// Gives the group another ceiling of processor time, in thousandths of a processor.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn set_cpu(&self, name: &str, cpu_millis: u32) -> io::Result<()>;
+
     /// Write-only descriptors; a process that writes `0` to all of them is in the group. One that
     /// was cloned into the version 2 group needs no entrance there, and the write would wait for
     /// an RCU grace period (6 to 16 ms, measured).
@@ -214,8 +220,8 @@ fn list_directories(parent: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn cpu_quota_us(limits: &Limits) -> u64 {
-    u64::from(limits.cpu_millis) * CPU_PERIOD_US / 1000
+fn cpu_quota_us(cpu_millis: u32) -> u64 {
+    u64::from(cpu_millis) * CPU_PERIOD_US / 1000
 }
 
 /// Thousandths of a processor; 0 for no quota.

@@ -107,7 +107,7 @@ impl V1 {
         Self::group(&self.pids, name).write("pids.max", &limits.pids.to_string())?;
         let cpu = Self::group(&self.cpu, name);
         cpu.write("cpu.cfs_period_us", &super::CPU_PERIOD_US.to_string())?;
-        cpu.write("cpu.cfs_quota_us", &cpu_quota_us(limits).to_string())
+        self.set_cpu(name, limits.cpu_millis)
     }
 }
 
@@ -127,6 +127,11 @@ impl Cgroups for V1 {
             }
         }
         outcome
+    }
+
+    fn set_cpu(&self, name: &str, cpu_millis: u32) -> io::Result<()> {
+        let quota_us = cpu_quota_us(cpu_millis).to_string();
+        Self::group(&self.cpu, name).write("cpu.cfs_quota_us", &quota_us)
     }
 
     fn entrances(&self, name: &str, cloned_into: bool) -> io::Result<Vec<OwnedFd>> {
@@ -273,6 +278,8 @@ mod tests {
         );
         assert_eq!(read("pids/crownest-0/a.1/pids.max"), "99");
         assert_eq!(read("cpu/crownest-0/a.1/cpu.cfs_quota_us"), "150000");
+        v1.set_cpu("a.1", 1_000).unwrap();
+        assert_eq!(read("cpu/crownest-0/a.1/cpu.cfs_quota_us"), "100000");
         assert_eq!(v1.list().unwrap(), ["a.1"]);
         assert!(v1.freeze("a.1", true).is_err(), "there is no freezer");
     }

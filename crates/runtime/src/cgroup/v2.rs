@@ -50,10 +50,12 @@ impl V2 {
         // Absent without swap.
         let _ = group.write("memory.swap.max", "0");
         group.write("pids.max", &limits.pids.to_string())?;
-        group.write(
-            "cpu.max",
-            &format!("{} {}", cpu_quota_us(limits), super::CPU_PERIOD_US),
-        )
+        Self::set_cpu_of(group, limits.cpu_millis)
+    }
+
+    fn set_cpu_of(group: &Group, cpu_millis: u32) -> io::Result<()> {
+        let quota_us = cpu_quota_us(cpu_millis);
+        group.write("cpu.max", &format!("{quota_us} {}", super::CPU_PERIOD_US))
     }
 }
 
@@ -66,6 +68,10 @@ impl Cgroups for V2 {
             let _ = group.remove();
         }
         outcome
+    }
+
+    fn set_cpu(&self, name: &str, cpu_millis: u32) -> io::Result<()> {
+        Self::set_cpu_of(&self.group(name), cpu_millis)
     }
 
     fn entrances(&self, name: &str, cloned_into: bool) -> io::Result<Vec<OwnedFd>> {
@@ -172,6 +178,8 @@ mod tests {
         assert_eq!(read("crownest-3/k.7/memory.max"), "67108864");
         assert_eq!(read("crownest-3/k.7/pids.max"), "20");
         assert_eq!(read("crownest-3/k.7/cpu.max"), "25000 100000");
+        v2.set_cpu("k.7", 1_000).unwrap();
+        assert_eq!(read("crownest-3/k.7/cpu.max"), "100000 100000");
         assert_eq!(v2.list().unwrap(), ["k.7"]);
     }
 

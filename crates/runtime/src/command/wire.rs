@@ -21,6 +21,7 @@ const OP_WARM: u32 = 7;
 const OP_SNAPSHOT: u32 = 8;
 const OP_SNAPSHOT_REMOVE: u32 = 9;
 const OP_SNAPSHOT_LIST: u32 = 10;
+const OP_SET_CPU: u32 = 11;
 
 const ANSWER_DONE: u32 = 100;
 const ANSWER_STATS: u32 = 101;
@@ -77,6 +78,11 @@ pub fn encode_command(number: u64, command: &Command) -> [u8; COMMAND_BYTES] {
         Command::Freeze { key, frozen } => {
             let mut w = Writer::with_key(OP_FREEZE, number, Some(key));
             w.u32(u32::from(*frozen));
+            w.finish()
+        }
+        Command::SetCpu { key, cpu_millis } => {
+            let mut w = Writer::with_key(OP_SET_CPU, number, Some(key));
+            w.u32(*cpu_millis);
             w.finish()
         }
         Command::Stats { key } => Writer::with_key(OP_STATS, number, Some(key)).finish(),
@@ -144,6 +150,10 @@ pub fn decode_command(datagram: &[u8]) -> Option<(u64, Command)> {
             };
             Command::Freeze { key, frozen }
         }
+        OP_SET_CPU => Command::SetCpu {
+            key: r.key()??,
+            cpu_millis: r.u32()?,
+        },
         OP_STATS => Command::Stats { key: r.key()?? },
         OP_LIST => Command::List { after: r.key()? },
         OP_WARM => Command::Warm {
@@ -378,6 +388,10 @@ mod tests {
                 key: key("d"),
                 frozen: true,
             },
+            Command::SetCpu {
+                key: key("d"),
+                cpu_millis: 1_500,
+            },
             Command::Stats { key: key("e") },
             Command::List { after: None },
             Command::List {
@@ -428,7 +442,7 @@ mod tests {
         /// and encoding again gives the same bytes.
         #[test]
         fn decoding_is_total_and_canonical(mut bytes in proptest::collection::vec(any::<u8>(), 0..300),
-                                           head in any::<bool>(), op in 0u32..12) {
+                                           head in any::<bool>(), op in 0u32..13) {
             if head && bytes.len() >= 8 {
                 bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());
                 bytes[4..8].copy_from_slice(&op.to_le_bytes());

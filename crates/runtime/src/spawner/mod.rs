@@ -21,7 +21,7 @@ mod truststore;
 mod zygote;
 
 use crate::cgroup::{self, Cgroups};
-use crate::command::{Answer, Command, Refusal, SandboxKey, Step, decode_command};
+use crate::command::{Answer, Command, Limits, Refusal, SandboxKey, Step, decode_command};
 use crate::layout::Layout;
 use crate::plan::Surroundings;
 use crate::seccomp;
@@ -295,6 +295,9 @@ impl Spawner {
                 Ok(None)
             }
             Command::Freeze { key, frozen } => self.freeze((client, number), &key, frozen),
+            Command::SetCpu { key, cpu_millis } => {
+                self.set_cpu(&key, cpu_millis).map(|()| Some(Answer::Done))
+            }
             Command::Stats { key } => self.stats(&key).map(Some),
             Command::List { after } => Ok(Some(Answer::Keys(
                 self.sandboxes.keys_after(after.as_ref()),
@@ -311,6 +314,19 @@ impl Spawner {
                 .clients
                 .answer(client, number, &Answer::Refused(refusal), &[]),
         }
+    }
+
+    fn set_cpu(&self, key: &SandboxKey, cpu_millis: u32) -> Result<(), Refusal> {
+        if !Limits::cpu_in_range(cpu_millis) {
+            return Err(refusal(Step::LimitsOutOfRange));
+        }
+        let sandbox = self
+            .sandboxes
+            .get_ready(key)
+            .ok_or_else(|| refusal(Step::SandboxUnknown))?;
+        self.cgroups
+            .set_cpu(&sandbox.group, cpu_millis)
+            .map_err(failed(Step::CgroupLimit))
     }
 
     fn stats(&self, key: &SandboxKey) -> Result<Answer, Refusal> {

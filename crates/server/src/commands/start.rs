@@ -13,6 +13,7 @@ use crate::host::{self, Exec, ExecEvent, ExecSpec, HostError};
 use crate::sandboxes::{LiveSandbox, Work};
 use crownest_api::command::{CollectStatus, RunCommand};
 use crownest_api::{ErrorCode, IdKind, Scope, Timestamp, limits, new_id};
+use crownest_init::identity::Identity;
 use crownest_store as store;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ pub(crate) struct ForeignCommand {
     pub cwd: String,
     pub env: BTreeMap<String, String>,
     pub timeout_ms: Option<u64>,
+    pub identity: Identity,
 }
 
 /// A command whose request has been checked.
@@ -57,6 +59,7 @@ pub(crate) struct CheckedCommand {
     pub(super) cwd: String,
     pub(super) env: BTreeMap<String, String>,
     pub(super) timeout: Option<Duration>,
+    identity: Identity,
     collection: Option<Collection>,
 }
 
@@ -92,6 +95,7 @@ impl CheckedCommand {
             cwd: cwd.unwrap_or_else(|| checks::WORKSPACE.to_owned()),
             env,
             timeout: timeout(request.timeout_ms, wait)?,
+            identity: Identity::default(),
             collection,
         })
     }
@@ -121,6 +125,7 @@ impl CheckedCommand {
             cwd: command.cwd,
             env: command.env,
             timeout,
+            identity: command.identity,
             collection: None,
         })
     }
@@ -302,6 +307,7 @@ async fn start(command: &LiveCommand, checked: CheckedCommand) -> Result<Exec, H
             cwd: checked.cwd.clone(),
             env: checked.env.clone(),
             timeout: checked.timeout,
+            identity: checked.identity,
         };
         match command.host.exec(command.exec, spec).await {
             Err(error @ HostError::SpawnFailed(_)) => refused = error,

@@ -1,16 +1,17 @@
 //! Rules of one sandbox, under those of the operator: they take away and never add.
 //!
-//! What they allow is still judged by [`super::Policy`], addresses and all. They are about names:
-//! a rule for addresses could not hold for a name that resolves to one.
+//! What they allow is still judged by [`super::Policy`], addresses and all. A rule about addresses
+//! holds for a name by what it resolves to, so it is asked again when that is known.
 
 use super::policy::{PolicyError, Rule};
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Rules of one sandbox.
 pub const SANDBOX_RULES_MAX: usize = 256;
 
-/// What one sandbox may reach, as it was asked for. The first rule that names a host decides, and
-/// without one the default.
+/// What one sandbox may reach, as it was asked for. The first rule that names a host, or covers the
+/// address that is about to be connected to, decides, and without one the default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxRules {
     #[serde(rename = "allow")]
@@ -22,7 +23,7 @@ pub struct SandboxRules {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxRule {
     pub allow: bool,
-    /// `example.org`, `*.example.org` or `*`.
+    /// `example.org`, `*.example.org`, `*`, an address or a CIDR.
     pub target: String,
 }
 
@@ -62,13 +63,21 @@ pub(super) struct Narrowing {
     rules: Vec<(Rule, bool)>,
 }
 
+/// What rules of a sandbox say of a host before it is resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Narrowed {
+    Allowed,
+    Refused,
+    ByAddress,
+}
+
 impl Narrowing {
     pub(super) fn new(asked: &SandboxRules) -> Result<Self, PolicyError> {
         if asked.rules.len() > SANDBOX_RULES_MAX {
             return Err(PolicyError::TooManyOfSandbox);
         }
         let checked = |rule: &SandboxRule| match Rule::parse(&rule.target) {
-            Some(Rule::Net(_)) | None => Err(PolicyError::Target(rule.target.clone())),
+            None => Err(PolicyError::Target(rule.target.clone())),
             Some(parsed) => Ok((parsed, rule.allow)),
         };
         Ok(Self {
@@ -78,9 +87,42 @@ impl Narrowing {
     }
 
     /// Whether the sandbox may ask for that host.
-    pub(super) fn allows(&self, host: &str) -> bool {
-        let deciding = self.rules.iter().find(|(rule, _)| rule.names(host));
+    pub(super) fn judge_host(&self, host: &str) -> Narrowed {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Self::certain(self.allows(host, ip.to_canonical()));
+        }
+        let naming = self.rules.iter().position(|(rule, _)| rule.names(host));
+        let last = naming.map_or(self.allow_by_default, |at| self.rules[at].1);
+        let before = &self.rules[..naming.unwrap_or(self.rules.len())];
+        // A rule about addresses that comes first may decide otherwise, for some of them.
+        let other = |(rule, allow): &(Rule, bool)| matches!(rule, Rule::Net(_)) && *allow != last;
+        if before.iter().any(other) {
+            return Narrowed::ByAddress;
+        }
+        Self::certain(last)
+    }
+
+    /// Whether the sandbox may connect to that address, asking for that host.
+    pub(super) fn allows(&self, host: &str, ip: IpAddr) -> bool {
+        let decides = |(rule, allow): &&(Rule, bool)| {
+            // What is denied is denied in every form of the address.
+            rule.names(host)
+                || if *allow {
+                    rule.covers_exactly_this(ip)
+                } else {
+                    rule.covers(ip)
+                }
+        };
+        let deciding = self.rules.iter().find(decides);
         deciding.map_or(self.allow_by_default, |(_, allow)| *allow)
+    }
+
+    fn certain(allowed: bool) -> Narrowed {
+        if allowed {
+            Narrowed::Allowed
+        } else {
+            Narrowed::Refused
+        }
     }
 }
 
@@ -119,11 +161,92 @@ mod tests {
             ("example.org", true),
             ("1.1.1.1", false),
         ] {
-            assert_eq!(narrowing.allows(host), allowed, "{host}");
+            let expected = Narrowing::certain(allowed);
+            assert_eq!(narrowing.judge_host(host), expected, "{host}");
         }
         let open = Narrowing::new(&rules(true, &[(false, "evil.example")])).unwrap();
-        assert!(open.allows("1.1.1.1"));
-        assert!(!open.allows("evil.example"));
+        assert_eq!(open.judge_host("1.1.1.1"), Narrowed::Allowed);
+        assert_eq!(open.judge_host("evil.example"), Narrowed::Refused);
+    }
+
+    #[test]
+    fn rules_about_addresses_wait_for_one() {
+        let asked = rules(
+            false,
+            &[
+                (true, "pypi.org"),
+                (false, "203.0.113.9"),
+                (true, "203.0.113.0/24"),
+                (true, "*.example.org"),
+                (true, "2001:db8::/32"),
+            ],
+        );
+        let narrowing = Narrowing::new(&asked).unwrap();
+        for (host, before, at, allowed) in [
+            ("pypi.org", Narrowed::Allowed, "203.0.113.9", true),
+            ("a.example.org", Narrowed::ByAddress, "203.0.113.9", false),
+            ("a.example.org", Narrowed::ByAddress, "192.0.2.1", true),
+            ("b.example", Narrowed::ByAddress, "203.0.113.8", true),
+            ("b.example", Narrowed::ByAddress, "192.0.2.1", false),
+            ("b.example", Narrowed::ByAddress, "2001:db8::1", true),
+            ("203.0.113.8", Narrowed::Allowed, "203.0.113.8", true),
+            ("203.0.113.9", Narrowed::Refused, "203.0.113.9", false),
+            // The same address in IPv6, however it is written.
+            (
+                "::ffff:203.0.113.9",
+                Narrowed::Refused,
+                "203.0.113.9",
+                false,
+            ),
+            (
+                "64:ff9b::203.0.113.9",
+                Narrowed::Refused,
+                "64:ff9b::203.0.113.9",
+                false,
+            ),
+            (
+                "64:ff9b::203.0.113.8",
+                Narrowed::Refused,
+                "64:ff9b::203.0.113.8",
+                false,
+            ),
+        ] {
+            assert_eq!(narrowing.judge_host(host), before, "{host}");
+            let ip = at.parse().unwrap();
+            assert_eq!(narrowing.allows(host, ip), allowed, "{host} at {at}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_a_sandbox_allows_is_not_opened_by_that() {
+        let asked = rules(true, &[(true, "10.0.0.0/8"), (true, "127.0.0.1")]);
+        let policy = Policy::default().narrowed(&asked).unwrap();
+        for target in ["10.0.0.1:80", "127.0.0.1:80"] {
+            let target: std::net::SocketAddr = target.parse().unwrap();
+            let host = target.ip().to_string();
+            let verdict = policy.judge_host(&host, 80).unwrap();
+            assert!(policy.judge_address(&host, verdict, target, false).is_err());
+        }
+    }
+
+    #[test]
+    fn a_name_is_refused_by_the_address_that_it_resolves_to() {
+        let asked = rules(true, &[(false, "192.0.2.0/24")]);
+        let config = PolicyConfig {
+            allow: vec!["named.example".to_owned()],
+            ..PolicyConfig::default()
+        };
+        let policy = Policy::new(config).unwrap().narrowed(&asked).unwrap();
+        for host in ["named.example", "other.example"] {
+            let verdict = policy.judge_host(host, 443).unwrap();
+            let judge = |target: &str| {
+                let target = target.parse().unwrap();
+                policy.judge_address(host, verdict, target, false)
+            };
+            assert!(judge("192.0.2.7:443").is_err(), "{host}");
+            assert!(judge("1.1.1.1:443").is_ok(), "{host}");
+            assert!(policy.needs_addresses(host));
+        }
     }
 
     #[test]
@@ -145,12 +268,11 @@ mod tests {
     }
 
     #[test]
-    fn targets_are_names() {
+    fn targets_are_names_and_addresses() {
         for bad in [
             "",
-            "10.0.0.0/8",
-            "1.2.3.4",
-            "::1",
+            "10.0.0.0/33",
+            "1.2.3.4:80",
             "a b",
             "http://x",
             "x:80",

@@ -1,7 +1,7 @@
 //! What sandboxes may reach. Pure: no sockets, no names resolved, no clock.
 
 use super::address::{embedded_v4, forbidden_range};
-use super::narrowing::{Narrowing, SANDBOX_RULES_MAX, SandboxRules};
+use super::narrowing::{Narrowed, Narrowing, SANDBOX_RULES_MAX, SandboxRules};
 use super::refusal::Refusal;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -61,7 +61,10 @@ pub enum PolicyError {
     TooMany,
     #[error("more than {SANDBOX_RULES_MAX} egress rules of one sandbox")]
     TooManyOfSandbox,
-    #[error("egress target {0:?} is neither a host name nor a wildcard such as *.example.org")]
+    #[error(
+        "egress target {0:?} is neither a host name, a wildcard such as *.example.org, an address \
+         nor a CIDR"
+    )]
     Target(String),
 }
 
@@ -140,7 +143,7 @@ impl Policy {
         if port == 0 || self.denied_ports.contains(&port) {
             return Err(Refusal::Port { port });
         }
-        if self.narrowing.as_ref().is_some_and(|own| !own.allows(host)) {
+        if self.narrowed_host(host) == Narrowed::Refused {
             return Err(Refusal::NotAllowedHere {
                 host: host.to_owned(),
             });
@@ -165,6 +168,16 @@ impl Policy {
         Ok(HostVerdict::ByAddress)
     }
 
+    fn narrowed_host(&self, host: &str) -> Narrowed {
+        let own = self.narrowing.as_ref();
+        own.map_or(Narrowed::Allowed, |own| own.judge_host(host))
+    }
+
+    /// Whether the sandbox's own rules cannot tell before a host is resolved.
+    pub(super) fn needs_addresses(&self, host: &str) -> bool {
+        self.narrowed_host(host) == Narrowed::ByAddress
+    }
+
     /// Judges one address that a host resolved to. `is_local`: it is an address of this machine.
     pub(super) fn judge_address(
         &self,
@@ -181,6 +194,12 @@ impl Policy {
                 what: what.to_owned(),
             })
         };
+        let own = self.narrowing.as_ref();
+        if own.is_some_and(|own| !own.allows(host, ip)) {
+            return Err(Refusal::NotAllowedHere {
+                host: host.to_owned(),
+            });
+        }
         if self.is_own(target, is_local) {
             return refuse("where this server listens");
         }
@@ -255,7 +274,7 @@ impl Rule {
     }
 
     /// Whether it covers this address, in whatever form the address is written.
-    fn covers(&self, ip: IpAddr) -> bool {
+    pub(super) fn covers(&self, ip: IpAddr) -> bool {
         let inner = match ip {
             IpAddr::V6(ip) => embedded_v4(ip).map(IpAddr::V4),
             IpAddr::V4(_) => None,
@@ -263,7 +282,7 @@ impl Rule {
         self.covers_exactly_this(ip) || inner.is_some_and(|ip| self.covers_exactly_this(ip))
     }
 
-    fn covers_exactly_this(&self, ip: IpAddr) -> bool {
+    pub(super) fn covers_exactly_this(&self, ip: IpAddr) -> bool {
         matches!(self, Self::Net(net) if net.contains(&ip))
     }
 

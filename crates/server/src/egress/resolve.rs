@@ -37,6 +37,11 @@ pub(super) enum Reached {
 /// Connects to a target if the policy allows it.
 pub(super) async fn reach(policy: &Policy, target: &Target) -> Result<Reached, Refusal> {
     let verdict = policy.judge_host(&target.host, target.port)?;
+    if policy.upstream().is_some() && policy.needs_addresses(&target.host) {
+        // The upstream proxy chooses the address, so nobody can say whether it is an allowed one.
+        let host = target.host.clone();
+        return Err(Refusal::NotAllowedHere { host });
+    }
     let addresses = match lookup(target).await {
         Ok(addresses) => addresses,
         // Behind a proxy names of the world often cannot be resolved here; the proxy can.

@@ -153,7 +153,9 @@ impl Inner {
     }
 
     /// A fresh pooled sandbox; discards what it finds stale on the way.
-    pub(super) fn take_pooled(&self, recipe: &Recipe) -> Option<Arc<Sandbox>> {
+    ///
+    /// With it comes what its ceiling of processor time has to become.
+    pub(super) fn take_pooled(&self, recipe: &Recipe) -> Option<(Arc<Sandbox>, Option<u32>)> {
         let taken = self.pool.take(recipe)?;
         for sandbox in taken.stale {
             count(&self.shared.counters.pool_discarded);
@@ -163,7 +165,7 @@ impl Inner {
             Some(_) => &self.shared.counters.pool_hits,
             None => &self.shared.counters.pool_misses,
         });
-        taken.fresh
+        taken.fresh.map(|sandbox| (sandbox, taken.cpu_millis))
     }
 
     /// Makes a sandbox from nothing. Returns it with the time that the spawner took.

@@ -60,7 +60,7 @@ impl Host {
         Ok(Self { inner })
     }
 
-    /// Makes a sandbox: from the pool when template, limits and network match, else cold. When
+    /// Makes a sandbox: from the pool when one there fits, else cold. When
     /// the returned future is dropped, what was made so far is destroyed.
     ///
     /// # Errors
@@ -101,20 +101,17 @@ impl Host {
         };
         if spec.key.is_none()
             && recipe.snapshot.is_none()
-            && let Some(pooled) = self.inner.take_pooled(&recipe)
+            && let Some((pooled, cpu_millis)) = self.inner.take_pooled(&recipe)
         {
             let mut made = Unfinished::new(&self.inner, pooled);
             made.sandbox.set_runtimes(recipe.runtimes.clone());
             narrow(&made.sandbox, spec.egress.as_ref())?;
-            if configure(
-                &made.sandbox,
-                environment(made.sandbox.key()),
-                spec.deadline,
-                true,
-            )
-            .await
-            .is_ok()
-            {
+            let env = environment(made.sandbox.key());
+            let configured = tokio::try_join!(
+                configure(&made.sandbox, env, spec.deadline, true),
+                limit(&made.sandbox, cpu_millis),
+            );
+            if configured.is_ok() {
                 self.inner.publish(&made.sandbox);
                 let total = started.elapsed();
                 let timings = CreateTimings {
@@ -266,6 +263,15 @@ fn narrow(sandbox: &Sandbox, rules: Option<&SandboxRules>) -> Result<(), HostErr
         let policy = sandbox.narrowed_egress(rules);
         let policy = policy.map_err(|error| HostError::Invalid(error.to_string()))?;
         sandbox.set_egress_policy(policy);
+    }
+    Ok(())
+}
+
+/// Gives a sandbox of the pool the processor time that was asked for.
+async fn limit(sandbox: &Sandbox, cpu_millis: Option<u32>) -> Result<(), HostError> {
+    if let Some(cpu_millis) = cpu_millis {
+        let spawner = &sandbox.shared.spawner;
+        retried(|| spawner.set_cpu(sandbox.key(), cpu_millis)).await?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::kernels::Kernel;
 use super::making::{Inner, Recipe, generated_key};
 use super::sandbox::Sandbox;
 use super::shelf::Shelf;
-use super::spawner::TemplateDigest;
+use super::spawner::{Limits, TemplateDigest};
 use super::types::ClosedReason;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,6 +28,9 @@ use tokio::time::Instant;
 const CHECK_PERIOD: Duration = Duration::from_secs(5);
 /// Longest time that filling steps back behind creates in progress.
 const FOREGROUND_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long after an entry was handed out no driver is started for another: whoever took it is about
+/// to run the first cell, and a JVM that starts meanwhile takes a second of processor time from it.
+const DRIVERS_STEP_BACK: Duration = Duration::from_millis(500);
 /// Pause after a failed entry, doubled up to the largest.
 const FAILURE_PAUSE_FIRST: Duration = Duration::from_millis(500);
 const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -45,6 +48,8 @@ pub(super) struct Pool {
     foreground_idle: Notify,
     /// A driver of an entry is being started.
     completing: AtomicBool,
+    /// When an entry was handed out last.
+    taken_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -77,6 +82,8 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) fresh: Option<Arc<Sandbox>>,
+    /// What its ceiling of processor time has to become.
+    pub(super) cpu_millis: Option<u32>,
     /// To be destroyed.
     pub(super) stale: Vec<Arc<Sandbox>>,
 }
@@ -91,6 +98,18 @@ impl Drop for Foreground<'_> {
             self.0.foreground_idle.notify_waiters();
         }
     }
+}
+
+/// Whether a sandbox with these limits can be had from one that was made with those of the pool.
+/// Less processor time is a number that can be changed when it is handed out. More would show in
+/// it fewer processors than it may use; memory its interpreters have planned with since they began,
+/// and the rest are sizes of mounts.
+fn fits(pooled: &Limits, asked: &Limits) -> bool {
+    let with_its_time = Limits {
+        cpu_millis: asked.cpu_millis,
+        ..*pooled
+    };
+    *asked == with_its_time && asked.cpu_millis <= pooled.cpu_millis
 }
 
 fn is_alive(entry: &Arc<Entry>) -> bool {
@@ -124,6 +143,7 @@ impl Pool {
             foreground: AtomicUsize::new(0),
             foreground_idle: Notify::new(),
             completing: AtomicBool::new(false),
+            taken_at: Mutex::default(),
         })
     }
 
@@ -154,16 +174,29 @@ impl Pool {
     pub(super) fn take(&self, recipe: &Recipe) -> Option<Taken> {
         let slot = self.slots.iter().find(|slot| {
             slot.template.template.digest == recipe.template.digest
-                && slot.template.limits == recipe.limits
+                && fits(&slot.template.limits, &recipe.limits)
                 && slot.template.network == recipe.network
         })?;
         let (fresh, stale) = slot.shelf.take(is_alive, |entry| entry.is_complete());
+        *self.taken_at() = Some(Instant::now());
         self.nudge();
         let sandbox = |entry: Arc<Entry>| Arc::clone(&entry.sandbox);
+        let asked = recipe.limits.cpu_millis;
         Some(Taken {
             fresh: fresh.map(sandbox),
+            cpu_millis: (asked != slot.template.limits.cpu_millis).then_some(asked),
             stale: stale.into_iter().map(sandbox).collect(),
         })
+    }
+
+    fn taken_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.taken_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When drivers may be started again; none: now.
+    fn drivers_wait_until(&self) -> Option<Instant> {
+        let until = (*self.taken_at())? + DRIVERS_STEP_BACK;
+        (until > Instant::now()).then_some(until)
     }
 
     /// Gives one up, because its place is needed.
@@ -227,11 +260,14 @@ pub(super) async fn refill(inner: Arc<Inner>) {
             .most_wanting()
             .filter(|_| memory_allows(&pool.config, 0))
         else {
-            complete_one(&inner);
+            let waiting = pool.drivers_wait_until();
+            if waiting.is_none() {
+                complete_one(&inner);
+            }
             tokio::select! {
                 () = inner.stopping.cancelled() => return,
                 () = pool.wanted.notified() => {}
-                () = tokio::time::sleep(CHECK_PERIOD) => {}
+                () = tokio::time::sleep_until(waiting.unwrap_or_else(|| Instant::now() + CHECK_PERIOD)) => {}
             }
             continue;
         };
@@ -389,6 +425,22 @@ mod tests {
         let text = "MemTotal:       24576000 kB\nMemAvailable:   1024 kB\n";
         assert_eq!(available_bytes(text), Some(1024 * 1024));
         assert_eq!(available_bytes("MemFree: 1 kB"), None);
+    }
+
+    #[test]
+    fn less_processor_time_fits_and_nothing_else_does() {
+        let pooled = Limits::default();
+        let other = |change: fn(&mut Limits)| {
+            let mut limits = pooled;
+            change(&mut limits);
+            limits
+        };
+        assert!(fits(&pooled, &pooled));
+        assert!(fits(&pooled, &other(|limits| limits.cpu_millis = 1_000)));
+        assert!(!fits(&pooled, &other(|limits| limits.cpu_millis += 1)));
+        assert!(!fits(&pooled, &other(|limits| limits.memory_bytes -= 1)));
+        assert!(!fits(&pooled, &other(|limits| limits.pids -= 1)));
+        assert!(!fits(&pooled, &other(|limits| limits.disk_bytes -= 1)));
     }
 
     #[test]

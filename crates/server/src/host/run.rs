@@ -162,6 +162,7 @@ impl Sandbox {
             cwd: spec.cwd,
             env: spec.env,
             timeout_ms,
+            identity: spec.identity,
         };
         let answer = self.call(request).await?;
         exec.pid = answer.reply.pid;

@@ -47,6 +47,15 @@ pub trait Spawner: std::fmt::Debug + Send + Sync + 'static {
         key: &'a SandboxKey,
         frozen: bool,
     ) -> BoxFuture<'a, Result<(), SpawnerError>>;
+    /// Gives it another ceiling of processor time.
+    fn set_cpu<'a>(
+        &'a self,
+        _key: &'a SandboxKey,
+        _cpu_millis: u32,
+    ) -> BoxFuture<'a, Result<(), SpawnerError>> {
+        let refused = "this driver cannot change limits".to_owned();
+        Box::pin(async { Err(SpawnerError::Refused(refused)) })
+    }
     /// What it uses.
     fn stats<'a>(
         &'a self,
@@ -129,6 +138,14 @@ impl Spawner for SpawnerClient {
         frozen: bool,
     ) -> BoxFuture<'a, Result<(), SpawnerError>> {
         Box::pin(async move { Ok(SpawnerClient::freeze(self, key, frozen).await?) })
+    }
+
+    fn set_cpu<'a>(
+        &'a self,
+        key: &'a SandboxKey,
+        cpu_millis: u32,
+    ) -> BoxFuture<'a, Result<(), SpawnerError>> {
+        Box::pin(async move { Ok(SpawnerClient::set_cpu(self, key, cpu_millis).await?) })
     }
 
     fn stats<'a>(

@@ -6,6 +6,7 @@ use super::spawner::{Limits, Network, SandboxKey};
 use crate::egress::SandboxRules;
 use bytes::Bytes;
 use crownest_init::cell::RunUsage;
+use crownest_init::identity::Identity;
 use crownest_init::link::{Death, ExecOutcome};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -126,6 +127,7 @@ pub struct ExecSpec {
     pub env: BTreeMap<String, String>,
     /// None: only the sandbox's own deadline.
     pub timeout: Option<Duration>,
+    pub identity: Identity,
 }
 
 /// What a run says. Everything in it comes from hostile code and is bounded, nothing more.

@@ -9,6 +9,7 @@ use crate::host::{
     RunOutcome, Runtimes,
 };
 use bytes::Bytes;
+use crownest_init::identity::Identity;
 use crownest_init::link::{Call, Request, WINDOW_BYTES_MAX};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -66,6 +67,7 @@ fn program(argv: &[&str]) -> ExecSpec {
         cwd: "/workspace".into(),
         env: BTreeMap::new(),
         timeout: None,
+        identity: Identity::default(),
     }
 }
 

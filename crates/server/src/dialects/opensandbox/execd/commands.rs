@@ -18,15 +18,13 @@ use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
 use crownest_api::{ErrorCode, IdKind, Scope, new_id};
+use crownest_init::identity::{ID_MAX, ID_MIN, Identity};
 use futures_util::stream as streams;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(super) type CommandCaller = Caller<{ Scope::CommandRun as u8 }>;
-
-/// Everything in a sandbox runs as this user and group.
-const USER_ID: u32 = 1_000;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -141,7 +139,7 @@ async fn foreign(
         (None, Some(command)) => command,
         (None, None) => return Err(invalid("command or argv is needed")),
     };
-    check_user(asked.uid, asked.gid)?;
+    let identity = identity(asked.uid, asked.gid)?;
     let cwd = asked.cwd.filter(|cwd| !cwd.is_empty());
     let directory = paths::directory(cwd.as_deref())?;
     let asked_env = asked.envs.unwrap_or_default();
@@ -157,6 +155,7 @@ async fn foreign(
         cwd: directory,
         env: env?,
         timeout_ms: timeout(asked.timeout)?,
+        identity,
     })
 }
 
@@ -170,15 +169,24 @@ fn shown(argv: &[String]) -> String {
     argv.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-fn check_user(uid: Option<u32>, gid: Option<u32>) -> Result<(), Failure> {
-    if gid.is_some() && uid.is_none() {
-        return Err(invalid("gid needs uid"));
-    }
-    if uid.unwrap_or(USER_ID) == USER_ID && gid.unwrap_or(USER_ID) == USER_ID {
-        return Ok(());
+/// Who it runs as. A user without a group has the group of its own number.
+fn identity(uid: Option<u32>, gid: Option<u32>) -> Result<Identity, Failure> {
+    let Some(uid) = uid else {
+        return match gid {
+            Some(_) => Err(invalid("gid needs uid")),
+            None => Ok(Identity::default()),
+        };
+    };
+    let identity = Identity {
+        uid,
+        gid: gid.unwrap_or(uid),
+    };
+    if identity.is_allowed() {
+        return Ok(identity);
     }
     let message = format!(
-        "commands of a sandbox run as uid {USER_ID} and gid {USER_ID}; there is no other user"
+        "a command can run as any uid and gid from {ID_MIN} to {ID_MAX}; there is no root in a \
+         sandbox, and ids below are accounts of its template"
     );
     Err(Refusal::new(StatusCode::BAD_REQUEST, "NOT_SUPPORTED", message).into())
 }
@@ -247,11 +255,19 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_user() {
-        assert!(check_user(None, None).is_ok());
-        assert!(check_user(Some(1_000), Some(1_000)).is_ok());
-        for (uid, gid) in [(Some(0), None), (Some(1_000), Some(0)), (None, Some(1_000))] {
-            assert!(check_user(uid, gid).is_err());
+    fn a_command_runs_as_whom_it_names_but_not_as_the_system() {
+        let ids = |uid, gid| identity(uid, gid).map(|of| (of.uid, of.gid)).ok();
+        assert_eq!(ids(None, None), Some((1_000, 1_000)));
+        assert_eq!(ids(Some(2_000), None), Some((2_000, 2_000)));
+        assert_eq!(ids(Some(1_000), Some(65_534)), Some((1_000, 65_534)));
+        for (uid, gid) in [
+            (Some(0), None),
+            (Some(998), None),
+            (Some(65_535), None),
+            (Some(1_000), Some(0)),
+            (None, Some(1_000)),
+        ] {
+            assert_eq!(ids(uid, gid), None);
         }
     }
 }

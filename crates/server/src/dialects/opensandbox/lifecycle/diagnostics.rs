@@ -3,19 +3,20 @@
 use super::record::Note;
 use crate::app::App;
 use crate::auth::{Caller, Principal};
-use crate::commands::Place;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{PathArgs, QueryArgs};
 use crate::sandboxes::{self, Found};
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use crownest_api::{ErrorCode, Scope, limits};
+use crownest_api::{ErrorCode, Scope};
 use crownest_store as store;
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
+use std::pin::pin;
 
-/// Text in one answer; a longer log is cut, which the answer says.
+/// Text in one answer; of a longer log its end, and the answer says how much is missing.
 const CONTENT_BYTES_MAX: usize = 256 * 1024;
 /// What can be asked about.
 const SCOPES: [&str; 6] = [
@@ -65,11 +66,14 @@ struct Diagnosis {
 
 impl Diagnosis {
     fn of(id: String, kind: &'static str, scope: String, text: Text) -> Json<Self> {
-        let warnings = if text.content.is_empty() {
-            vec![format!("there is nothing of scope {scope}")]
-        } else {
-            Vec::new()
-        };
+        let mut warnings = Vec::new();
+        if text.content.is_empty() {
+            warnings.push(format!("there is nothing of scope {scope}"));
+        }
+        if text.omitted_bytes > 0 {
+            let count = text.omitted_bytes;
+            warnings.push(format!("{count} bytes before this were left out"));
+        }
         Json(Self {
             sandbox_id: id,
             kind,
@@ -78,7 +82,7 @@ impl Diagnosis {
             content_type: "text/plain; charset=utf-8",
             content_length: text.content.len(),
             content: text.content,
-            truncated: text.truncated,
+            truncated: text.omitted_bytes > 0,
             warnings,
         })
     }
@@ -87,7 +91,8 @@ impl Diagnosis {
 #[derive(Debug, Default)]
 struct Text {
     content: String,
-    truncated: bool,
+    /// Left out before it.
+    omitted_bytes: u64,
 }
 
 /// What the entrypoint printed.
@@ -110,30 +115,57 @@ async fn logs(
 }
 
 async fn printed(app: &App, who: &Principal, command: &str) -> ApiResult<Text> {
-    let mut text = Text::default();
-    let mut place = Place {
-        after: None,
-        limit: limits::LOG_CHUNKS_MAX as usize,
+    let found = match app.find_command(who, command).await {
+        Ok(found) => found,
+        // It was never begun.
+        Err(error) if error.code == ErrorCode::NotFound => return Ok(Text::default()),
+        Err(error) => return Err(error),
     };
-    loop {
-        let page = match app.log_page(who, command, place).await {
-            Ok(page) => page,
-            // It was never begun, or its log is gone.
-            Err(error) if error.code == ErrorCode::NotFound => return Ok(text),
-            Err(error) => return Err(error),
-        };
-        for chunk in &page.data {
-            text.content.push_str(&chunk.data);
+    let (_, index) = app.log_of(&found).await?;
+    let mut tail = Tail {
+        bytes: Vec::new(),
+        omitted_bytes: index.dropped_bytes().unwrap_or(0),
+    };
+    let mut pieces = pin!(app.download_log(&found).await?);
+    while let Some(piece) = pieces.next().await {
+        tail.push(&piece?);
+    }
+    Ok(tail.text())
+}
+
+/// The end of a text that comes in pieces.
+#[derive(Debug, Default)]
+struct Tail {
+    /// At most twice what is wanted, so that few bytes are moved.
+    bytes: Vec<u8>,
+    omitted_bytes: u64,
+}
+
+impl Tail {
+    fn push(&mut self, piece: &[u8]) {
+        // One piece is not longer than what is wanted.
+        self.bytes.extend_from_slice(piece);
+        if self.bytes.len() > 2 * CONTENT_BYTES_MAX {
+            self.cut(self.bytes.len() - CONTENT_BYTES_MAX);
         }
-        if text.content.len() > CONTENT_BYTES_MAX {
-            let end = text.content.floor_char_boundary(CONTENT_BYTES_MAX);
-            text.content.truncate(end);
-            text.truncated = true;
-            return Ok(text);
+    }
+
+    fn cut(&mut self, count: usize) {
+        self.bytes.drain(..count);
+        self.omitted_bytes += count as u64;
+    }
+
+    fn text(mut self) -> Text {
+        if let Some(more) = self.bytes.len().checked_sub(CONTENT_BYTES_MAX + 1) {
+            self.cut(more + 1);
+            // Not in the middle of a character.
+            let continues = |byte: &&u8| **byte & 0xc0 == 0x80;
+            let rest = self.bytes.iter().take(3).take_while(continues).count();
+            self.cut(rest);
         }
-        match page.next_seq {
-            Some(last) if page.has_more => place.after = Some(last),
-            _ => return Ok(text),
+        Text {
+            content: String::from_utf8_lossy(&self.bytes).into_owned(),
+            omitted_bytes: self.omitted_bytes,
         }
     }
 }
@@ -203,4 +235,30 @@ fn life(row: &store::Sandbox) -> String {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_text_the_end_is_there_and_the_rest_is_counted() {
+        let mut tail = Tail::default();
+        tail.push(b"short");
+        let text = tail.text();
+        assert_eq!((text.content.as_str(), text.omitted_bytes), ("short", 0));
+
+        // Two bytes each, and one more, so that a cut by bytes is inside of a character.
+        let mut long = "\u{e9}".repeat(3 * CONTENT_BYTES_MAX);
+        long.push('.');
+        let mut tail = Tail::default();
+        for piece in long.as_bytes().chunks(100_001) {
+            tail.push(piece);
+        }
+        let text = tail.text();
+        assert!(long.ends_with(&text.content) && !text.content.contains('\u{fffd}'));
+        assert!(CONTENT_BYTES_MAX - text.content.len() < 4);
+        let omitted = usize::try_from(text.omitted_bytes).unwrap();
+        assert_eq!(omitted + text.content.len(), long.len());
+    }
 }

@@ -1,5 +1,5 @@
-//! `/v1/filesystem/{uid}/{gid}/…`: files under an identity. A sandbox has one, that of its user;
-//! anybody else's is refused, because nothing in a sandbox can become anybody else.
+//! `/v1/filesystem/{uid}/{gid}/…`: files under an identity. Init acts on files as the sandbox's user
+//! alone, so anybody else's is refused; a command can run as others and do the same.
 
 use super::accounts::USER_ID;
 use crate::app::App;
@@ -22,6 +22,6 @@ async fn only_user(params: RawPathParams, request: Request, next: Next) -> Respo
     if is_user("uid") && is_user("gid") {
         return next.run(request).await;
     }
-    let message = format!("a sandbox has one identity: uid {USER_ID}, gid {USER_ID}");
-    Refusal::new(StatusCode::NOT_IMPLEMENTED, "NOT_SUPPORTED", message).into_response()
+    let message = format!("files are reached as uid {USER_ID} and gid {USER_ID} alone");
+    Refusal::new(StatusCode::BAD_REQUEST, "NOT_SUPPORTED", message).into_response()
 }
