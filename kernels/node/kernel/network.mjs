@@ -3,11 +3,12 @@
  * Node's own clients have to be told, which costs tens of milliseconds: it is done when a cell
  * first needs it.
  *
- * Node 24 tells all of its clients. Before that only `fetch` can be told, with the dispatcher of
- * a package of the driver's; node:http and node:https stay without.
+ * Node 24 tells all of its clients. Before that `fetch` is told with the dispatcher of a package of
+ * the driver's, and node:http and node:https by agents that read the environment, which Node 22 has;
+ * on Node 20 those two stay without.
  */
 
-import { createRequire } from 'node:module';
+import nodeModule, { createRequire } from 'node:module';
 import * as i from './intrinsics.mjs';
 
 const DISPATCHER = Symbol.for('undici.globalDispatcher.1');
@@ -16,6 +17,7 @@ const require = createRequire(import.meta.url);
 const { fetch: nodeFetch } = globalThis;
 const MAJOR = Number.parseInt(process.versions.node, 10);
 let done = false;
+let agents = false;
 
 function hasProxy() {
     for (let index = 0; index < VARIABLES.length; index++) if (process.env[VARIABLES[index]]) return true;
@@ -27,10 +29,22 @@ export function prepare(forFetch) {
     if (done || !hasProxy()) return;
     const http = require('node:http');
     const tellAll = http.setGlobalProxyFromEnv;
+    if (tellAll === undefined && !agents) useAgents(http);
     if (tellAll === undefined && !forFetch) return;
     done = true;
     if (tellAll !== undefined) tellAll();
     else if (globalThis[DISPATCHER] === undefined || !process.env.NODE_USE_ENV_PROXY) quietly(useAgent);
+}
+
+/** The options are those of Node's own; one that Node does not know does nothing. */
+function useAgents(http) {
+    agents = true;
+    const https = require('node:https');
+    const options = { keepAlive: true, scheduling: 'lifo', timeout: 5_000, proxyEnv: process.env };
+    http.globalAgent = new http.Agent(options);
+    https.globalAgent = new https.Agent(options);
+    // For those who import them.
+    nodeModule.syncBuiltinESMExports();
 }
 
 function useAgent() {
