@@ -55,7 +55,7 @@ def driver() -> Path:
     root.chmod(0o755)
     (root / "node_modules").symlink_to(found.resolve())
     shutil.copytree(SOURCE, root / "crownest" / "node")
-    return root / "crownest" / "node" / "driver.mjs"
+    return root / "crownest" / "node" / "driver.cjs"
 
 
 def argv(node: str, language: str | None = None) -> list[str]:

@@ -91,8 +91,7 @@ impl Host {
         self.check_driver_room()?;
         environment::check(env)?;
         let env = environment::for_started(&self.environment, env);
-        let mut process_env = env.clone();
-        process_env.insert("CROWNEST_KERNEL_FD".to_owned(), "3".to_owned());
+        let process_env = environment::for_driver(&language, &env);
         let program = Prepared::new(argv, &cwd, &process_env)?;
         let waiting = waiting(to, Some(KernelOp::Start { cwd, env }));
         let role = Role::Context(context.to_owned());
@@ -110,8 +109,8 @@ impl Host {
     ) -> Handled {
         environment::check_name("language", &language)?;
         self.check_driver_room()?;
-        let mut env = environment::for_started(&self.environment, &Environment::new());
-        env.insert("CROWNEST_KERNEL_FD".to_owned(), "3".to_owned());
+        let env = environment::for_started(&self.environment, &Environment::new());
+        let env = environment::for_driver(&language, &env);
         let program = Prepared::new(argv, SPARE_DIRECTORY, &env)?;
         self.start_driver(&program, Role::Spare, language, waiting(to, None))?;
         Ok(None)

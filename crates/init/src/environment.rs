@@ -40,6 +40,8 @@ const CERTIFICATE_VARIABLES: [&str; 6] = [
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "http_proxy", "https_proxy"];
 /// Node's own HTTP client asks the ones above only when told to.
 const NODE_PROXY: (&str, &str) = ("NODE_USE_ENV_PROXY", "1");
+/// The kernel in the label of its drivers (`node:24.21.0`).
+const NODE: &str = "node";
 const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 const NO_PROXY: &str = "localhost,127.0.0.1,::1";
 
@@ -102,6 +104,20 @@ fn from_pairs(pairs: &[(&str, &str)]) -> Environment {
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect()
+}
+
+/// The environment of a driver's process, which is given its control socket as descriptor 3.
+///
+/// That of Node gets it without what makes Node load its whole network stack before its first line,
+/// which is a third of its start: the driver does that when a cell needs it, and learns of the
+/// variable from `start`, so that the programs of its cells have it.
+pub(crate) fn for_driver(label: &str, started: &Environment) -> Environment {
+    let mut env = started.clone();
+    if label.split(':').next() == Some(NODE) {
+        env.remove(NODE_PROXY.0);
+    }
+    env.insert("CROWNEST_KERNEL_FD".to_owned(), "3".to_owned());
+    env
 }
 
 /// A program with everything that exec takes, checked.
@@ -205,6 +221,19 @@ mod tests {
         assert_eq!(env["http_proxy"], env["HTTPS_PROXY"]);
         assert_eq!(env["no_proxy"], NO_PROXY);
         assert_eq!(env["REQUESTS_CA_BUNDLE"], CERTIFICATES);
+    }
+
+    #[test]
+    fn the_driver_of_node_starts_without_loading_what_uses_it() {
+        let sandbox = of_network(Some(3128));
+        let started = for_started(&sandbox, &Environment::new());
+        assert_eq!(started["NODE_USE_ENV_PROXY"], "1", "any other program");
+        let java = for_driver("java:17", &started);
+        assert_eq!(java["NODE_USE_ENV_PROXY"], "1", "its programs have its own");
+        let env = for_driver("node:24.21.0", &started);
+        assert!(!env.contains_key("NODE_USE_ENV_PROXY"));
+        assert_eq!(env["HTTPS_PROXY"], sandbox["HTTPS_PROXY"]);
+        assert_eq!(env["CROWNEST_KERNEL_FD"], "3");
     }
 
     #[test]

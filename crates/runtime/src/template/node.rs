@@ -82,7 +82,7 @@ done
 const IMPORT: &str = r#"
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
-const require = createRequire("/opt/crownest/node/driver.mjs");
+const require = createRequire("/opt/crownest/node/driver.cjs");
 for (const name of process.argv.slice(1)) {
   await import(pathToFileURL(require.resolve(name)));
   console.log(process.version, name);

@@ -103,7 +103,7 @@ pub static KERNELS: [Kernel; 5] = [
         prestarted: true,
         idle_bytes: 80 * MIB,
         start_variables: &["NODE_", "UV_", "SSL_CERT_", "OPENSSL_", "LC_", "LANG", "TZ"],
-        argv: |home| words(&[&format!("{home}/bin/node"), "/opt/crownest/node/driver.mjs"]),
+        argv: |home| words(&[&format!("{home}/bin/node"), "/opt/crownest/node/driver.cjs"]),
     },
     Kernel {
         name: "python",
