@@ -131,13 +131,19 @@ final class Kernel implements Display.Screen {
 
     // === the kernel's thread ===
 
-    /** Until the process ends. `ready` does not wait for the engine: requests do. */
-    void serveRequests() {
+    /** Until the process ends. `ready` does not wait for the engine, requests do; but that of a
+     * spare one waits for everything that makes its first cell faster. */
+    void serveRequests(boolean isSpare) {
         engine = new Engine(control, apiPath);
         magics = new Magics(engine, userCode, surroundings);
         queries = new Queries(engine, userCode);
         WarmUp warmUp = new WarmUp();
         boolean cold = true;
+        if (isSpare) {
+            prepare(warmUp);
+            cold = false;
+            sayReady();
+        }
         while (true) {
             Map<?, ?> request;
             try {
@@ -160,6 +166,22 @@ final class Kernel implements Display.Screen {
                 // No memory, most likely: the next one may go well.
                 err.note("the driver failed: " + defect);
             }
+        }
+    }
+
+    private void prepare(WarmUp warmUp) {
+        standardError.take();
+        try {
+            while (warmUp.whileIdle(engine, true)) {
+                // Every step there is.
+            }
+        } catch (ThreadDeath stopped) {
+            throw stopped;
+        } catch (Throwable failed) {
+            // Slower, and no worse: whoever takes it finds what one that was just started has.
+            err.note("the driver was not warmed up: " + failed);
+        } finally {
+            standardError.giveBack();
         }
     }
 
