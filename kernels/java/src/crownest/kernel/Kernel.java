@@ -172,9 +172,8 @@ final class Kernel implements Display.Screen {
     private void prepare(WarmUp warmUp) {
         standardError.take();
         try {
-            while (warmUp.whileIdle(engine, true)) {
-                // Every step there is.
-            }
+            warmUp.thoroughly(engine);
+            userCode.run(() -> Bundles.event(new LinkedHashMap<>(), Bundles.of(2)));
         } catch (ThreadDeath stopped) {
             throw stopped;
         } catch (Throwable failed) {
