@@ -1,5 +1,7 @@
 #!/bin/sh
-# Starts the driver: driver.sh VERSION [JAVA_HOME KERNEL_HOME [MEMINFO]]
+# Starts the driver: driver.sh VERSION [JAVA_HOME KERNEL_HOME [MEMINFO [spare]]]
+#
+# `spare` starts one that nobody waits for yet: it runs some cells before it says `ready`.
 #
 # A shell comes first for what a JVM cannot do: take a variable out of the environment that its
 # children see, and plan for the sandbox, which is told of its memory and processors in
@@ -32,4 +34,4 @@ java=$java_home/bin/java.real
 
 exec "$java" "-Xms${first_mib}m" "-Xmx${heap_mib}m" \
   "-XX:ActiveProcessorCount=$processors" "@$kernel_home/options" \
-  -jar "$kernel_home/driver.jar" "$control"
+  -jar "$kernel_home/driver.jar" "$control" ${5:+"$5"}

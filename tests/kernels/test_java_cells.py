@@ -97,6 +97,17 @@ PIECES = [
     ("long big = 1_000L; double d = .5 + 1e3; float g = 0x1p3f; big + d + g", "2008.5"),
     ("List<Map<String, List<Integer>>> g = new ArrayList<>(); g.size()", "0"),
     ("/** Doc. */\nint documented() { return 1; }\n// tail\ndocumented() // end", "1"),
+    # The last expression is worth what it is without anybody who expects a type.
+    ("(switch (1) { case 1 -> 1; default -> 2.0; })", "1.0"),
+    ("true ? 1 : 2.0", "1.0"),
+    ("true ? 1 : 'a'", "\x01"),
+    ("true ? null : 0", "null"),
+    ("int w = 1; w = 5", "5"),
+    ("int u = 1; u++", "1"),
+    ("2 // (", "2"),
+    ("1) + (2", None),
+    ("1, q = 2", None),
+    ("() -> 1", None),
 ]
 
 
@@ -108,6 +119,29 @@ def test_a_cell_is_cut_where_java_does(shared, code, text):
     else:
         assert run.error is None, run.error
         assert run.text == text
+
+
+def test_one_that_waits_has_run_its_cells_before_it_is_ready(started, tmp_path):
+    """Nothing of what it has run is seen, and nothing that javac is asked for is new to it."""
+    argv = [*started.argv, "/proc/meminfo"]
+    seconds = {}
+    for kind in ("at once", "spare"):
+        peer = harness.Driver(
+            argv=argv + ["spare"] * (kind == "spare"), env=started.env, cwd=tmp_path
+        ).start(tmp_path)
+        try:
+            run = peer.run("1+1")
+            seconds[kind] = run.seconds
+            assert (run.text, run.of("result")[0]["count"]) == ("2", 1)
+            assert (run.out, run.err) == ("", "")
+            assert peer.ask("variables", limit=10).answer == {
+                "variables": [],
+                "omitted": 0,
+            }
+            assert peer.run("crownest$1").error["name"] == "CompilationError"
+        finally:
+            peer.close()
+    assert seconds["spare"] < seconds["at once"] / 2, seconds
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,9 @@ pub struct Kernel {
     /// driver that was started without them is not what a sandbox that sets them asked for.
     start_variables: &'static [&'static str],
     argv: fn(home: &str) -> Vec<String>,
+    /// Follows the arguments of one that nobody waits for: it makes ready for its first cell
+    /// before it says that it is.
+    spare_argument: Option<&'static str>,
 }
 
 /// Read by the loader and the C library, so by every program.
@@ -51,6 +54,7 @@ pub static KERNELS: [Kernel; 5] = [
         idle_bytes: 8 * MIB,
         start_variables: &["BASH", "SHELLOPTS", "POSIXLY_CORRECT", "LC_", "LANG", "TZ"],
         argv: |_| words(&["/opt/crownest/bash/driver"]),
+        spare_argument: None,
     },
     Kernel {
         name: "go",
@@ -64,6 +68,7 @@ pub static KERNELS: [Kernel; 5] = [
         idle_bytes: 16 * MIB,
         start_variables: &["GO", "CGO_", "LC_", "LANG", "TZ"],
         argv: |home| words(&["/opt/crownest-go/driver", home]),
+        spare_argument: None,
     },
     Kernel {
         name: "java",
@@ -85,8 +90,10 @@ pub static KERNELS: [Kernel; 5] = [
                 release,
                 home,
                 &built,
+                "/proc/meminfo",
             ])
         },
+        spare_argument: Some("spare"),
     },
     Kernel {
         name: "node",
@@ -104,6 +111,7 @@ pub static KERNELS: [Kernel; 5] = [
         idle_bytes: 80 * MIB,
         start_variables: &["NODE_", "UV_", "SSL_CERT_", "OPENSSL_", "LC_", "LANG", "TZ"],
         argv: |home| words(&[&format!("{home}/bin/node"), "/opt/crownest/node/driver.cjs"]),
+        spare_argument: None,
     },
     Kernel {
         name: "python",
@@ -123,6 +131,7 @@ pub static KERNELS: [Kernel; 5] = [
                 "/opt/crownest/python/driver.py",
             ])
         },
+        spare_argument: None,
     },
 ];
 
@@ -170,6 +179,13 @@ impl Kernel {
             || !env
                 .keys()
                 .any(|name| is_read(name) && !self.is_selector(name))
+    }
+
+    /// How one is started before anybody has asked for it.
+    pub(super) fn start_spare(&self, runtimes: &Runtimes) -> Option<Driver> {
+        let mut driver = self.start(runtimes)?;
+        driver.argv.extend(self.spare_argument.map(str::to_owned));
+        Some(driver)
     }
 
     /// The variable that chooses the version means nothing to the runtime itself.
@@ -254,6 +270,18 @@ mod tests {
         let python = Kernel::of("python").unwrap();
         let driver = python.start(&Runtimes::new()).unwrap();
         assert_eq!(driver.argv[0], "/usr/bin/python3");
+        assert_eq!(python.start_spare(&Runtimes::new()), Some(driver));
+    }
+
+    #[test]
+    fn one_that_waits_is_told_so_and_has_the_same_label() {
+        let java = Kernel::of("java").unwrap();
+        let runtimes = Runtimes::from([("java".to_owned(), version("17.0.1", "/opt/java/17"))]);
+        let driver = java.start(&runtimes).unwrap();
+        let spare = java.start_spare(&runtimes).unwrap();
+        assert_eq!(spare.label, driver.label);
+        assert_eq!(spare.argv.split_last().unwrap().1, driver.argv);
+        assert_eq!(spare.argv.last().unwrap(), "spare");
     }
 
     #[test]

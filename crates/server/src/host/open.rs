@@ -78,7 +78,7 @@ impl Sandbox {
 
     /// Has a driver made ready for a context to come.
     pub(super) async fn add_spare_driver(&self, kernel: &'static Kernel) -> Result<(), HostError> {
-        let driver = kernel.start(&self.runtimes());
+        let driver = kernel.start_spare(&self.runtimes());
         let Driver { label, argv } = driver.ok_or_else(|| unsupported(kernel.name))?;
         if kernel.forkable {
             let _guard = self.opening.lock().await;

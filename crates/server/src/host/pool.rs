@@ -31,6 +31,8 @@ const FOREGROUND_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long after an entry was handed out no driver is started for another: whoever took it is about
 /// to run the first cell, and a JVM that starts meanwhile takes a second of processor time from it.
 const DRIVERS_STEP_BACK: Duration = Duration::from_millis(500);
+/// So long it steps back in all, where entries are taken all the time.
+const DRIVERS_STEP_BACK_MAX: Duration = Duration::from_secs(3);
 /// Pause after a failed entry, doubled up to the largest.
 const FAILURE_PAUSE_FIRST: Duration = Duration::from_millis(500);
 const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -48,8 +50,20 @@ pub(super) struct Pool {
     foreground_idle: Notify,
     /// A driver of an entry is being started.
     completing: AtomicBool,
-    /// When an entry was handed out last.
-    taken_at: Mutex<Option<Instant>>,
+    taking: Mutex<Option<Taking>>,
+}
+
+/// Entries that were handed out soon after each other.
+#[derive(Debug, Clone, Copy)]
+struct Taking {
+    first: Instant,
+    last: Instant,
+}
+
+impl Taking {
+    fn drivers_may_start(&self) -> Instant {
+        (self.last + DRIVERS_STEP_BACK).min(self.first + DRIVERS_STEP_BACK_MAX)
+    }
 }
 
 #[derive(Debug)]
@@ -143,7 +157,7 @@ impl Pool {
             foreground: AtomicUsize::new(0),
             foreground_idle: Notify::new(),
             completing: AtomicBool::new(false),
-            taken_at: Mutex::default(),
+            taking: Mutex::default(),
         })
     }
 
@@ -178,7 +192,7 @@ impl Pool {
                 && slot.template.network == recipe.network
         })?;
         let (fresh, stale) = slot.shelf.take(is_alive, |entry| entry.is_complete());
-        *self.taken_at() = Some(Instant::now());
+        self.note_taking(Instant::now());
         self.nudge();
         let sandbox = |entry: Arc<Entry>| Arc::clone(&entry.sandbox);
         let asked = recipe.limits.cpu_millis;
@@ -189,13 +203,21 @@ impl Pool {
         })
     }
 
-    fn taken_at(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.taken_at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn taking(&self) -> MutexGuard<'_, Option<Taking>> {
+        self.taking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_taking(&self, now: Instant) {
+        let mut taking = self.taking();
+        let first = taking
+            .filter(|taking| now < taking.last + DRIVERS_STEP_BACK)
+            .map_or(now, |taking| taking.first);
+        *taking = Some(Taking { first, last: now });
     }
 
     /// When drivers may be started again; none: now.
     fn drivers_wait_until(&self) -> Option<Instant> {
-        let until = (*self.taken_at())? + DRIVERS_STEP_BACK;
+        let until = (*self.taking())?.drivers_may_start();
         (until > Instant::now()).then_some(until)
     }
 

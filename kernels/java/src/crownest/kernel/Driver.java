@@ -6,12 +6,14 @@ import sun.misc.Signal;
 
 /**
  * The process: takes over the control socket and the standard descriptors, makes SIGINT harmless,
- * starts the threads. `java -jar driver.jar <fd of the control socket>`.
+ * starts the threads. `java -jar driver.jar <fd of the control socket> [spare]`.
  */
 public final class Driver {
     static final int EXIT_DEFECT = 70;
     /** The compiler recurses as deep as a cell is nested. Pages that nobody touches cost nothing. */
     private static final long KERNEL_STACK_BYTES = 16 * 1024 * 1024;
+    /** Says that nobody waits for this one yet. */
+    private static final String SPARE = "spare";
 
     private Driver() {}
 
@@ -36,13 +38,14 @@ public final class Driver {
             out.flushLines();
             err.flushLines();
         }));
-        serve(kernel, err);
+        boolean isSpare = arguments.length > 1 && arguments[1].equals(SPARE);
+        serve(kernel, isSpare, err);
     }
 
-    private static void serve(Kernel kernel, Console err) {
+    private static void serve(Kernel kernel, boolean isSpare, Console err) {
         Thread serving = new Thread(null, () -> {
             try {
-                kernel.serveRequests();
+                kernel.serveRequests(isSpare);
             } catch (Throwable defect) {
                 err.note("the driver ends: " + defect);
             } finally {
@@ -52,7 +55,9 @@ public final class Driver {
         }, "kernel", KERNEL_STACK_BYTES);
         serving.setDaemon(true);
         serving.start();
-        kernel.sayReady();
+        if (!isSpare) {
+            kernel.sayReady();
+        }
         int code = 0;
         try {
             kernel.readFrames();

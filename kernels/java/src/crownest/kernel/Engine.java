@@ -28,6 +28,9 @@ final class Engine {
     /** What a compiler run takes, and a full collection beside it, when a cell has left nothing:
      * without it `all = null;` could not be compiled either. */
     private static final int RESERVE_BYTES = 4 * 1024 * 1024;
+    private static final String VALUE_NAME = "$value$";
+    /** Where a comment that ends the expression has ended. */
+    private static final String VALUE_END = "\n);";
     private static final String BLOCK_START = "{ ";
     private static final String BLOCK_END = "\n}";
     private static final int CAUSES_MAX = 16;
@@ -300,16 +303,43 @@ final class Engine {
                 && (unit.kind() == Splitter.Kind.IMPORT || unit.kind() == Splitter.Kind.STATEMENT);
         String source = unit.text(code);
         Records records = unit.kind() == Splitter.Kind.TYPE ? Records.of(source) : null;
-        List<SnippetEvent> events =
-                evaluate(records != null ? records.text() : isOpen ? source + "\n;" : source);
+        boolean wanted = isLast && unit.kind() == Splitter.Kind.OTHER;
+        List<SnippetEvent> events = wanted && !unit.closed() ? evaluateValue(source) : null;
+        boolean isValue = events != null;
+        if (events == null) {
+            events = evaluate(records != null ? records.text() : isOpen ? source + "\n;" : source);
+            isValue = isValue(events);
+        }
         collect(events, code, at -> unit.start() + (records != null ? records.origin(at) : at),
                 outcome, unresolved);
-        boolean wanted = isLast && unit.kind() == Splitter.Kind.OTHER;
-        if (wanted && outcome.error == null && isValue(events) && control.last() != null) {
+        if (wanted && outcome.error == null && isValue && control.last() != null) {
             outcome.hasValue = true;
             outcome.value = control.last().value;
         }
         control.forgetLast();
+    }
+
+    /**
+     * An expression as the value of a variable of ours: three compiler runs. JShell takes five,
+     * since it asks twice what type a variable for it has to have. Null if it is no expression, or
+     * one that may be worth something else there; then nothing of it has run.
+     */
+    private List<SnippetEvent> evaluateValue(String source) {
+        // Whose cases are converted to the type that is expected: 1.0 would become 1.
+        if (source.contains("switch")) {
+            return null;
+        }
+        String name = VALUE_NAME + snippetCount;
+        List<SnippetEvent> events = evaluate("Object " + name + " = (" + source + VALUE_END);
+        boolean isComplete = isComplete(events);
+        for (SnippetEvent event : events) {
+            if (event.causeSnippet() == null && isComplete) {
+                droppable.add(event.snippet());
+            } else if (event.causeSnippet() == null && event.status().isActive()) {
+                shell.drop(event.snippet());
+            }
+        }
+        return isComplete && !events.isEmpty() ? events : null;
     }
 
     private static boolean isValue(List<SnippetEvent> events) {
@@ -421,10 +451,14 @@ final class Engine {
         cell = 0;
         List<Snippet> declared = new ArrayList<>();
         for (Splitter.Unit unit : Splitter.split(code)) {
-            for (SnippetEvent event : shell.eval(unit.text(code))) {
+            String source = unit.text(code);
+            List<SnippetEvent> value =
+                    unit.kind() == Splitter.Kind.OTHER && !unit.closed() ? evaluateValue(source) : null;
+            for (SnippetEvent event : value != null ? value : shell.eval(source)) {
                 declared.add(event.snippet());
             }
         }
+        droppable.clear();
         for (Snippet snippet : declared) {
             if (shell.status(snippet).isActive()) {
                 shell.drop(snippet);

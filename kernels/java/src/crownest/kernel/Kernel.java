@@ -138,13 +138,19 @@ final class Kernel implements Display.Screen {
 
     // === the kernel's thread ===
 
-    /** Until the process ends. `ready` does not wait for the engine: requests do. */
-    void serveRequests() {
+    /** Until the process ends. `ready` does not wait for the engine, requests do; but that of a
+     * spare one waits for everything that makes its first cell faster. */
+    void serveRequests(boolean isSpare) {
         engine = new Engine(control, apiPath);
         magics = new Magics(engine, userCode, surroundings);
         queries = new Queries(engine, userCode);
         WarmUp warmUp = new WarmUp();
         boolean cold = true;
+        if (isSpare) {
+            prepare(warmUp);
+            cold = false;
+            sayReady();
+        }
         while (true) {
             Map<?, ?> request;
             try {
@@ -195,6 +201,21 @@ final class Kernel implements Display.Screen {
             }
         } catch (Throwable again) {
             Runtime.getRuntime().halt(Driver.EXIT_DEFECT);
+        }
+    }
+
+    private void prepare(WarmUp warmUp) {
+        standardError.take();
+        try {
+            warmUp.thoroughly(engine);
+            userCode.run(() -> Bundles.event(new LinkedHashMap<>(), Bundles.of(2)));
+        } catch (ThreadDeath stopped) {
+            throw stopped;
+        } catch (Throwable failed) {
+            // Slower, and no worse: whoever takes it finds what one that was just started has.
+            err.note("the driver was not warmed up: " + failed);
+        } finally {
+            standardError.giveBack();
         }
     }
 

@@ -31,15 +31,6 @@ public final class PemProvider extends Provider {
         put("KeyStore." + TYPE, Store.class.getName());
     }
 
-    /** Lets the default TLS context trust `file`, unless something else has been chosen. */
-    static void trust(String file) {
-        if (file != null && System.getProperty("javax.net.ssl.trustStore") == null
-                && new java.io.File(file).isFile()) {
-            System.setProperty("javax.net.ssl.trustStore", file);
-            System.setProperty("javax.net.ssl.trustStoreType", TYPE);
-        }
-    }
-
     /** Read-only. A file that is not PEM (a cell has chosen another one) is read as Java would. */
     public static final class Store extends KeyStoreSpi {
         private static final int MARK_BYTES = 4;

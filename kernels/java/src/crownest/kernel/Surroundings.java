@@ -107,7 +107,7 @@ final class Surroundings {
     /** Java reads neither proxies nor certificates from its environment, and a sandbox has no
      * other way out. */
     static void useNetwork() {
-        PemProvider.trust(System.getenv("SSL_CERT_FILE"));
+        trust(System.getenv("SSL_CERT_FILE"));
         String exceptions = either("NO_PROXY", "no_proxy");
         for (String scheme : new String[] {"http", "https"}) {
             String upper = scheme.equals("http") ? "HTTP_PROXY" : "HTTPS_PROXY";
@@ -117,6 +117,16 @@ final class Surroundings {
                 System.setProperty(scheme + ".proxyPort", String.valueOf(proxy.port()));
                 System.setProperty("http.nonProxyHosts", Proxies.exceptions(exceptions));
             }
+        }
+    }
+
+    /** Lets the default TLS context trust `file`, unless something else has been chosen. */
+    private static void trust(String file) {
+        if (file != null && System.getProperty("javax.net.ssl.trustStore") == null
+                && new File(file).isFile()) {
+            System.setProperty("javax.net.ssl.trustStore", file);
+            // A constant, with which the provider is not loaded.
+            System.setProperty("javax.net.ssl.trustStoreType", PemProvider.TYPE);
         }
     }
 

@@ -109,7 +109,13 @@ final class Training {
 
         private byte[] nextFrame() throws IOException {
             Map<String, Object> op = new LinkedHashMap<>();
-            int number = next++;
+            int number = next++ - 1;
+            if (number < 0) {
+                op.put("op", "start");
+                op.put("cwd", System.getProperty("user.dir"));
+                op.put("env", Map.of());
+                return framed(op);
+            }
             if (number < CELLS.length) {
                 op.put("op", "execute");
                 op.put("code", CELLS[number]);
@@ -125,12 +131,16 @@ final class Training {
             }
             op.put("run", number + 1);
             waiting = true;
+            return framed(op);
+        }
+
+        private static byte[] framed(Map<String, Object> op) {
             byte[] body = Json.encode(op);
             ByteArrayOutputStream framed = new ByteArrayOutputStream();
             for (int shift = 24; shift >= 0; shift -= 8) {
                 framed.write(body.length >> shift);
             }
-            framed.write(body);
+            framed.writeBytes(body);
             return framed.toByteArray();
         }
     }

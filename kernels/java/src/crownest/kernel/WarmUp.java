@@ -13,8 +13,23 @@ final class WarmUp {
                 + "new ArrayList<>(List.of(new Crownest$4(1))).stream().map(w -> w.x()).toList()",
     };
 
+    /** For one that nobody waits for: until most of javac that a small cell needs is compiled. */
+    private static final int ROUNDS = 8;
+
     private boolean hasBegun;
     private int step;
+
+    /** Everything, and that often. Ends with a collection, so that the first cells need none. */
+    void thoroughly(Engine engine) {
+        while (whileIdle(engine, true)) {
+            // Every step there is.
+        }
+        for (int round = 0; round < ROUNDS; round++) {
+            engine.rehearse(FIRST);
+            engine.rehearse(MORE[round % 2]);
+        }
+        System.gc();
+    }
 
     /** One step, of 20 to 60 ms (the first of all: 200). False when there is nothing left to do. `untouched`: no cell has
      * run yet; after one, what it has defined is not mixed with anything of ours. */
