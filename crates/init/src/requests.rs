@@ -85,6 +85,7 @@ impl Host {
                 cwd,
                 env,
                 timeout_ms,
+                stdin,
             } => self.exec(
                 to,
                 &ExecRequest {
@@ -93,13 +94,17 @@ impl Host {
                     cwd,
                     env,
                     timeout_ms,
+                    stdin,
                 },
             ),
+            Request::ExecInput { exec, eof } => self.exec_input(to, exec, eof, body),
+            Request::ExecResize { exec, size } => self.exec_resize(exec, size),
             Request::Signal {
                 exec,
                 signal,
                 escalate,
-            } => self.exec_signal(exec, signal, escalate),
+                foreground,
+            } => self.exec_signal(exec, signal, escalate, foreground),
             Request::Dial { port } => self.dial(to, port),
             Request::PathExpand { paths } => {
                 let env = environment::for_running(&self.environment, &BTreeMap::new());

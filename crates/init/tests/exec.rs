@@ -5,6 +5,7 @@
 mod sandbox;
 
 use crownest_init::link::{CallErrorCode, EventKind, ExecOutcome, Request};
+use crownest_init::terminal::Stdin;
 use sandbox::{Sandbox, shell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -94,6 +95,7 @@ fn what_cannot_start_says_why() {
         cwd: cwd.into(),
         env: BTreeMap::new(),
         timeout_ms: None,
+        stdin: Stdin::Null,
     };
     for (argv, cwd, message) in [
         (&["/no/such"][..], "/workspace", "program: No such file"),
@@ -175,6 +177,7 @@ fn signals_reach_the_group_and_escalate() {
             exec: 1,
             signal: 10,
             escalate: false,
+            foreground: false,
         })
         .unwrap();
     let said = client.until_end(1);
@@ -193,6 +196,7 @@ fn signals_reach_the_group_and_escalate() {
             exec: 2,
             signal: 15,
             escalate: true,
+            foreground: false,
         })
         .unwrap();
     assert_eq!(
@@ -204,6 +208,7 @@ fn signals_reach_the_group_and_escalate() {
             exec: 2,
             signal,
             escalate: false,
+            foreground: false,
         };
         assert_eq!(client.refused(request, b""), CallErrorCode::Invalid);
     }
@@ -211,6 +216,7 @@ fn signals_reach_the_group_and_escalate() {
         exec: 9,
         signal: 9,
         escalate: false,
+        foreground: false,
     };
     assert_eq!(client.refused(request, b""), CallErrorCode::UnknownTarget);
 }
@@ -273,6 +279,7 @@ fn a_trivial_process_is_fast() {
                 cwd: "/workspace".into(),
                 env: BTreeMap::new(),
                 timeout_ms: None,
+                stdin: Stdin::Null,
             };
             client.call(request).unwrap();
             client.until_end(exec);

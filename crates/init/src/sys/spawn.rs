@@ -77,6 +77,8 @@ pub(crate) struct Program<'a> {
     pub(crate) stderr: BorrowedFd<'a>,
     /// Becomes fd 3.
     pub(crate) control: Option<BorrowedFd<'a>>,
+    /// stdin is to be its controlling terminal.
+    pub(crate) terminal: bool,
     /// Limit of open files to restore, soft and hard.
     pub(crate) files_limit: (u64, u64),
 }
@@ -97,6 +99,7 @@ struct ChildPlan {
     cwd: *const libc::c_char,
     fds: [RawFd; 3],
     control: Option<RawFd>,
+    terminal: bool,
     status: RawFd,
     files_limit: libc::rlimit,
 }
@@ -116,6 +119,7 @@ pub(crate) fn start(program: &Program<'_>) -> Result<Started, Errno> {
             program.stderr.as_raw_fd(),
         ],
         control: program.control.map(|fd| fd.as_raw_fd()),
+        terminal: program.terminal,
         status: status_write.as_raw_fd(),
         files_limit: libc::rlimit {
             rlim_cur: program.files_limit.0,
@@ -163,6 +167,9 @@ unsafe fn child(plan: &ChildPlan) -> ! {
             prefer_for_oom();
             if !place_descriptors(plan) {
                 break 'start (Step::Descriptors, errno());
+            }
+            if plan.terminal && libc::ioctl(0, libc::TIOCSCTTY as _, 0) < 0 {
+                break 'start (Step::Session, errno());
             }
             if !become_user() {
                 break 'start (Step::Identity, errno());

@@ -17,6 +17,7 @@ use crownest_init::frame::{Decoder, FRAME_FDS_MAX, encode};
 use crownest_init::link::{
     Call, CallError, CallErrorCode, Event, EventKind, Reply, ReplyResult, Request, Within,
 };
+use crownest_init::terminal::Stdin;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -441,6 +442,7 @@ pub(crate) fn shell(exec: u64, command: &str, timeout_ms: Option<u64>) -> Reques
         cwd: "/workspace".into(),
         env: BTreeMap::new(),
         timeout_ms,
+        stdin: Stdin::Null,
     }
 }
 

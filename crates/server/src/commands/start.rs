@@ -13,6 +13,7 @@ use crate::host::{self, Exec, ExecEvent, ExecSpec, HostError};
 use crate::sandboxes::{LiveSandbox, Work};
 use crownest_api::command::{CollectStatus, RunCommand};
 use crownest_api::{ErrorCode, IdKind, Scope, Timestamp, limits, new_id};
+use crownest_init::terminal::Stdin;
 use crownest_store as store;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -302,6 +303,7 @@ async fn start(command: &LiveCommand, checked: CheckedCommand) -> Result<Exec, H
             cwd: checked.cwd.clone(),
             env: checked.env.clone(),
             timeout: checked.timeout,
+            stdin: Stdin::Null,
         };
         match command.host.exec(command.exec, spec).await {
             Err(error @ HostError::SpawnFailed(_)) => refused = error,

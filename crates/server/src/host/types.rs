@@ -7,6 +7,7 @@ use crate::egress::SandboxRules;
 use bytes::Bytes;
 use crownest_init::cell::RunUsage;
 use crownest_init::link::{Death, ExecOutcome};
+use crownest_init::terminal::Stdin;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -126,6 +127,7 @@ pub struct ExecSpec {
     pub env: BTreeMap<String, String>,
     /// None: only the sandbox's own deadline.
     pub timeout: Option<Duration>,
+    pub stdin: Stdin,
 }
 
 /// What a run says. Everything in it comes from hostile code and is bounded, nothing more.

@@ -10,6 +10,7 @@ use crate::host::{
 };
 use bytes::Bytes;
 use crownest_init::link::{Call, Request, WINDOW_BYTES_MAX};
+use crownest_init::terminal::Stdin;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -66,6 +67,7 @@ fn program(argv: &[&str]) -> ExecSpec {
         cwd: "/workspace".into(),
         env: BTreeMap::new(),
         timeout: None,
+        stdin: Stdin::Null,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::host::{
     SandboxSpec, TemplateRef, Within, WriteSpec,
 };
 use bytes::Bytes;
+use crownest_init::terminal::Stdin;
 use crownest_runtime::client::SpawnerClient;
 use crownest_runtime::layout::{Layout, claim_instance};
 use crownest_runtime::{cgroup, template};
@@ -175,6 +176,7 @@ fn shell(command: &str) -> ExecSpec {
         cwd: "/workspace".into(),
         env: BTreeMap::new(),
         timeout: None,
+        stdin: Stdin::Null,
     }
 }
 

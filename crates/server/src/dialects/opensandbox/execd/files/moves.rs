@@ -11,6 +11,7 @@ use crate::host::{ExecEnd, ExecEvent, ExecSpec, FileErrorKind, HostError};
 use crate::sandboxes::LiveSandbox;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use crownest_init::terminal::Stdin;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,6 +83,7 @@ async fn copy_and_remove(live: &Arc<LiveSandbox>, from: &str, to: &str) -> Resul
         cwd: "/".to_owned(),
         env: BTreeMap::new(),
         timeout: Some(MOVE_MAX),
+        stdin: Stdin::Null,
     };
     let _work = live.work();
     let number = live.host.exec_number();
