@@ -1,5 +1,5 @@
 //! The server reading what a client sends beside HTTP itself: JSON bodies, queries, headers,
-//! identifiers, cursors, points in time.
+//! identifiers, cursors, points in time, messages of a terminal's WebSocket.
 
 #![no_main]
 
@@ -17,6 +17,7 @@ fuzz_target!(|data: &[u8]| {
     match how {
         b'q' => fuzzing::query(rest),
         b'h'..=b'k' => fuzzing::header(how - b'h', rest),
+        b't' | b'T' => fuzzing::terminal_message(*how == b't', rest),
         b'w' => words(rest),
         _ => fuzzing::body(how.wrapping_sub(b'0'), rest),
     }

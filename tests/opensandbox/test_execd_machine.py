@@ -90,8 +90,6 @@ def test_streams_end_with_their_sandbox(server: Server) -> None:
 
 
 def test_what_there_is_not_is_said(execd: Execd) -> None:
-    refused(execd.client.post("/pty", json={}), 501, "NOT_SUPPORTED")
-    refused(execd.client.get("/pty/x"), 501, "NOT_SUPPORTED")
     refused(execd.client.get("/v1/isolated/sessions"), 501, "NOT_SUPPORTED")
     # Clients ask this one in order to decide.
     able = execd.client.get("/v1/isolated/capabilities")

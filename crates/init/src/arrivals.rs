@@ -156,7 +156,9 @@ impl Host {
         // Everything that can fail without a child comes before the child.
         let mut driver = self.make_driver(key, language, role, channels, waiting)?;
         let outputs = [stdout_write.as_fd(), stderr_write.as_fd()];
-        let child = self.start_program(program, outputs, Some(theirs.as_fd()))?;
+        let [stdout, stderr] = outputs;
+        let fds = [self.null.as_fd(), stdout, stderr];
+        let child = self.start_program(program, fds, Some(theirs.as_fd()), false)?;
         driver.pid = child.pid;
         let mut status = Source::new(&self.poller, child.status, Token::DriverStatus(key));
         if let Err(error) = status.want(EventFlags::IN) {
@@ -172,19 +174,21 @@ impl Host {
     pub(crate) fn start_program(
         &self,
         program: &Prepared,
-        [stdout, stderr]: [BorrowedFd<'_>; 2],
+        [stdin, stdout, stderr]: [BorrowedFd<'_>; 3],
         control: Option<BorrowedFd<'_>>,
+        terminal: bool,
     ) -> Result<Started, Errno> {
         spawn::start(&Program {
             paths: &program.paths,
             argv: &program.argv,
             env: &program.env,
             cwd: &program.cwd,
-            stdin: self.null.as_fd(),
+            stdin,
             stdout,
             stderr,
             control,
             identity: program.identity,
+            terminal,
             files_limit: self.files_limit,
         })
     }

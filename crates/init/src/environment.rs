@@ -25,6 +25,9 @@ pub(crate) const IDENTITY: [(&str, &str); 4] = [
 /// What a process that init starts itself gets beside that.
 const STARTED: [(&str, &str); 2] = [("LANG", "C.UTF-8"), ("SHELL", "/bin/bash")];
 
+/// What a process with a terminal gets beside that: what terminals in browsers understand.
+const TERMINAL: [(&str, &str); 1] = [("TERM", "xterm-256color")];
+
 /// Where TLS libraries look for the certificates of the sandbox: each has a variable of its own
 /// and most ignore those of the others.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -96,6 +99,13 @@ pub(crate) fn for_running(sandbox: &Environment, own: &Environment) -> Environme
 pub(crate) fn for_started(sandbox: &Environment, own: &Environment) -> Environment {
     let mut merged = from_pairs(&STARTED);
     merged.extend(for_running(sandbox, own));
+    merged
+}
+
+/// The environment for a process that init starts in a terminal.
+pub(crate) fn for_terminal(sandbox: &Environment, own: &Environment) -> Environment {
+    let mut merged = from_pairs(&TERMINAL);
+    merged.extend(for_started(sandbox, own));
     merged
 }
 

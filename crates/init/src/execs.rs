@@ -6,8 +6,10 @@
 
 use crate::calls::{Answer, Handled, ReplyTo, done, refuse};
 use crate::clock;
+use crate::devpts::open_terminal;
 use crate::environment::{self, Environment, Prepared};
 use crate::host::Host;
+use crate::input::Input;
 use crate::output::{OutputPipe, Piece};
 use crate::poller::{Source, Token};
 use crate::processes;
@@ -19,10 +21,11 @@ use crownest_init::identity::Identity;
 use crownest_init::link::{
     CallErrorCode, EXECS_MAX, EventKind, ExecOutcome, KILL_GRACE_MS, Reply, Stream,
 };
+use crownest_init::terminal::Stdin;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Longest limit an exec may ask for; also keeps clock arithmetic in range.
@@ -40,6 +43,16 @@ pub(crate) struct ExecRequest {
     pub(crate) env: Environment,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) identity: Identity,
+    pub(crate) stdin: Stdin,
+}
+
+/// The two sides of everything that a process is connected to.
+#[derive(Debug)]
+struct Channels {
+    input: Option<Input>,
+    pipes: Vec<OutputPipe>,
+    /// stdin, stdout and stderr of the process; none: `/dev/null`.
+    program: [Option<OwnedFd>; 3],
 }
 
 /// One process.
@@ -51,7 +64,10 @@ pub(crate) struct Exec {
     reply: ReplyTo,
     /// Until its program runs.
     status: Option<Source>,
-    pipes: [OutputPipe; 2],
+    /// None when it reads nothing, or nothing any more.
+    pub(crate) input: Option<Input>,
+    /// stdout and stderr, or its terminal.
+    pipes: Vec<OutputPipe>,
     started: Instant,
     timeout_at: Option<Instant>,
     kill_at: Option<Instant>,
@@ -84,6 +100,14 @@ impl Exec {
             pipe.listen(readable)?;
         }
         Ok(())
+    }
+
+    /// As a key of its terminal would. Without a terminal the group is its own.
+    fn signal_foreground(&mut self, signal: i32) {
+        match self.input.as_ref().and_then(Input::foreground) {
+            Some(group) => drop(signals::send(group, true, signal)),
+            None => self.signal(signal),
+        }
     }
 
     fn signal(&mut self, signal: i32) {
@@ -128,10 +152,16 @@ impl Host {
             );
         }
         environment::check(&request.env)?;
-        let env = environment::for_started(&self.environment, &request.env);
         if !request.identity.is_allowed() {
             return refuse(CallErrorCode::Invalid, "no program may run as that");
         }
+        let env = match request.stdin {
+            Stdin::Terminal(size) if !size.is_possible() => {
+                return refuse(CallErrorCode::Invalid, "no terminal is that large or small");
+            }
+            Stdin::Terminal(_) => environment::for_terminal(&self.environment, &request.env),
+            _ => environment::for_started(&self.environment, &request.env),
+        };
         let mut program = Prepared::new(&request.argv, &request.cwd, &env)?;
         program.identity = request.identity;
         match self.start_exec(to, request, &program) {
@@ -147,25 +177,22 @@ impl Host {
         program: &Prepared,
     ) -> Result<(), Errno> {
         let key = self.new_key();
-        let (stdout, stdout_write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (stderr, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let pipe = |fd, token, stream| OutputPipe::new(&self.poller, fd, token, stream);
-        let pipes = [
-            pipe(stdout, Token::ExecStdout(key), Stream::Stdout)?,
-            pipe(stderr, Token::ExecStderr(key), Stream::Stderr)?,
-        ];
+        let channels = self.channels(key, request.stdin)?;
         let started = clock::now();
         let timeout = request
             .timeout_ms
             .map(|ms| Duration::from_millis(ms.min(TIMEOUT_MS_MAX)));
-        let child =
-            self.start_program(program, [stdout_write.as_fd(), stderr_write.as_fd()], None)?;
+        let fds = channels.program.each_ref().map(Option::as_ref);
+        let fds = fds.map(|fd| fd.unwrap_or(&self.null).as_fd());
+        let is_terminal = matches!(request.stdin, Stdin::Terminal(_));
+        let child = self.start_program(program, fds, None, is_terminal)?;
         let mut exec = Exec {
             exec: request.exec,
             pid: child.pid,
             reply,
             status: None,
-            pipes,
+            input: channels.input,
+            pipes: channels.pipes,
             started,
             timeout_at: timeout.map(|timeout| started + timeout),
             kill_at: None,
@@ -184,6 +211,46 @@ impl Host {
         Ok(())
     }
 
+    /// What a process is connected to.
+    fn channels(&self, key: u64, stdin: Stdin) -> Result<Channels, Errno> {
+        let poller = &self.poller;
+        let (stdout_token, input_token) = (Token::ExecStdout(key), Token::ExecInput(key));
+        if let Stdin::Terminal(size) = stdin {
+            let terminal = open_terminal(size)?;
+            let typing = terminal.user.try_clone().map_err(|_| Errno::MFILE)?;
+            let program = terminal.program;
+            let copy = || program.try_clone().map_err(|_| Errno::MFILE);
+            return Ok(Channels {
+                input: Some(Input::new(poller, typing, input_token, true)?),
+                pipes: vec![OutputPipe::of_terminal(
+                    poller,
+                    terminal.user,
+                    stdout_token,
+                )?],
+                program: [Some(copy()?), Some(copy()?), Some(program)],
+            });
+        }
+        let (input, stdin) = match stdin {
+            Stdin::Null | Stdin::Terminal(_) => (None, None),
+            Stdin::Pipe => {
+                let (stdin, write) = pipe_with(PipeFlags::CLOEXEC)?;
+                let input = Input::new(poller, write, input_token, false)?;
+                (Some(input), Some(stdin))
+            }
+        };
+        let (stdout, stdout_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let pipe = |fd, token, stream| OutputPipe::new(poller, fd, token, stream);
+        Ok(Channels {
+            input,
+            pipes: vec![
+                pipe(stdout, stdout_token, Stream::Stdout)?,
+                pipe(stderr, Token::ExecStderr(key), Stream::Stderr)?,
+            ],
+            program: [stdin, Some(stdout_write), Some(stderr_write)],
+        })
+    }
+
     /// The program runs, or could not be started.
     pub(crate) fn exec_status(&mut self, key: u64) {
         let Some(exec) = self.execs.get_mut(&key) else {
@@ -196,6 +263,7 @@ impl Host {
         let count = rustix::io::read(&status, &mut bytes).unwrap_or(0);
         let (id, pid, reply) = (exec.exec, exec.pid, exec.reply);
         if let Some((step, error)) = spawn::failure(&bytes[..count]) {
+            self.end_input(key);
             self.execs.remove(&key);
             self.answer(
                 reply,
@@ -214,7 +282,13 @@ impl Host {
     }
 
     /// `Signal`
-    pub(crate) fn exec_signal(&mut self, id: u64, signal: i32, escalate: bool) -> Handled {
+    pub(crate) fn exec_signal(
+        &mut self,
+        id: u64,
+        signal: i32,
+        escalate: bool,
+        foreground: bool,
+    ) -> Handled {
         if !(1..=signals::SIGNAL_MAX).contains(&signal) {
             return refuse(CallErrorCode::Invalid, "no such signal");
         }
@@ -225,7 +299,11 @@ impl Host {
             return refuse(CallErrorCode::UnknownTarget, "no such process");
         };
         if exec.exit.is_none() {
-            exec.signal(signal);
+            if foreground {
+                exec.signal_foreground(signal);
+            } else {
+                exec.signal(signal);
+            }
             if escalate && exec.kill_at.is_none() {
                 exec.kill_at = Some(clock::now() + Duration::from_millis(KILL_GRACE_MS));
             }
@@ -243,7 +321,7 @@ impl Host {
             return;
         }
         let other = 1 - index;
-        if exec.pipes[other].is_busy() {
+        if exec.pipes.get(other).is_some_and(OutputPipe::is_busy) {
             // What it holds was most likely printed before this.
             exec.pipes[other].rouse();
             read_output(exec, other, &mut self.targets, &mut self.buffer);
@@ -275,7 +353,10 @@ impl Host {
             return;
         };
         exec.exit = Some(exit);
-        exec.left = exec.pipes.each_ref().map(|pipe| pipe.waiting());
+        for (left, pipe) in exec.left.iter_mut().zip(&exec.pipes) {
+            *left = pipe.waiting();
+        }
+        self.end_input(key);
     }
 
     /// Goes on reading processes that have ended, as far as their windows allow.

@@ -177,6 +177,7 @@ impl Host {
             Token::ExecStdout(key) => self.exec_output(key, 0),
             Token::ExecStderr(key) => self.exec_output(key, 1),
             Token::ExecStatus(key) => self.exec_status(key),
+            Token::ExecInput(key) => self.exec_input_ready(key),
             Token::Dial(key) => self.dial_ready(key),
             Token::Sink(key) => self.sinks.readable(key, &mut self.buffer),
         }

@@ -1,7 +1,7 @@
 //! The frames spoken between the server and `crownest-init`, pid 1 of a sandbox.
 //!
 //! Owns: the link protocol (its framing in [`frame`], its messages in [`link`], what a
-//! run is given and what it cost in [`cell`]) and the framing
+//! run is given and what it cost in [`cell`], where a process reads from in [`terminal`]) and the framing
 //! of kernel drivers ([`kernel`]). Both ends use these types, so they cannot drift. Beside them
 //! what else init reads of bytes that are not its own, as pure functions: [`characters`] of
 //! output, a [`path`] and what to [`expand`] in it, a line about a [`process`], the [`identity`] of one. [`unpack`] has the entries of archives,
@@ -22,4 +22,5 @@ pub mod path;
 pub mod process;
 #[path = "sys/startup.rs"]
 pub mod startup;
+pub mod terminal;
 pub mod unpack;

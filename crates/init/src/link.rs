@@ -19,11 +19,12 @@
 
 use crate::cell::{RunOptions, RunUsage};
 use crate::identity::Identity;
+use crate::terminal::{Stdin, TerminalSize};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of this protocol; init and server refuse each other when it differs.
-pub const LINK_VERSION: u32 = 5;
+pub const LINK_VERSION: u32 = 6;
 /// Un-acknowledged bytes that init keeps for one run or process: bodies, and a fixed cost for each
 /// event. Acknowledge long before so many have come, at the latest after half of it.
 pub const WINDOW_BYTES_MAX: usize = 1024 * 1024;
@@ -172,13 +173,29 @@ pub enum Request {
         timeout_ms: Option<u64>,
         #[serde(default, skip_serializing_if = "Identity::is_default")]
         identity: Identity,
+        #[serde(default, skip_serializing_if = "Stdin::is_null")]
+        stdin: Stdin,
     },
-    /// Sends a signal to the process group of an exec. With `escalate`, SIGKILL follows after
+    /// Writes to the stdin of an exec; body = bytes (≤ [`crate::terminal::EXEC_INPUT_BYTES_MAX`]).
+    /// `eof` closes a pipe behind them. The reply comes when all of it has been written, which is
+    /// when the program makes room. Errors: `input_not_awaited` when it has no stdin or ended,
+    /// `too_many` when too much waits already.
+    ExecInput {
+        exec: u64,
+        #[serde(default, skip_serializing_if = "is_false")]
+        eof: bool,
+    },
+    /// Changes the size of an exec's terminal. Not an error when it is over.
+    ExecResize { exec: u64, size: TerminalSize },
+    /// Sends a signal to the process group of an exec; with `foreground` to that which has its
+    /// terminal, as a key would. With `escalate`, SIGKILL to all of its session follows after
     /// [`KILL_GRACE_MS`].
     Signal {
         exec: u64,
         signal: i32,
         escalate: bool,
+        #[serde(default, skip_serializing_if = "is_false")]
+        foreground: bool,
     },
     /// Everything of `target` up to `seq` has been handled. No reply.
     Ack { target: u64, seq: u64 },
@@ -398,7 +415,7 @@ pub enum CallErrorCode {
     ContextExists,
     ContextBusy,
     ContextDead,
-    /// The run is over, or it waits for no line.
+    /// The run is over, or it waits for no line; the process is over, or reads no input.
     InputNotAwaited,
     NoSpare,
     TooMany,

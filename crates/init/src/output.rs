@@ -17,6 +17,10 @@ use std::time::Instant;
 /// for a processor. The memory counts for the sandbox, and only as far as it is in use.
 const BUSY_PIPE_BYTES: usize = 256 * 1024;
 
+/// What a terminal may still hold of a program that has ended: more than the kernel's buffers of
+/// one, and a bound for what others go on printing there.
+const TERMINAL_REST_BYTES_MAX: usize = 256 * 1024;
+
 /// What one read brought.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
@@ -40,6 +44,8 @@ pub(crate) struct OutputPipe {
     /// Somebody takes what is read.
     wanted: bool,
     enlarged: bool,
+    /// It is the user's side of a terminal, which gives a few KiB at a time.
+    is_terminal: bool,
 }
 
 impl OutputPipe {
@@ -58,6 +64,19 @@ impl OutputPipe {
             pace: Pace::default(),
             wanted: false,
             enlarged: false,
+            is_terminal: false,
+        })
+    }
+
+    /// As [`OutputPipe::new`], for what programs in a terminal print.
+    pub(crate) fn of_terminal(
+        poller: &Rc<Poller>,
+        fd: OwnedFd,
+        token: Token,
+    ) -> Result<Self, Errno> {
+        Ok(Self {
+            is_terminal: true,
+            ..Self::new(poller, fd, token, Stream::Stdout)?
         })
     }
 
@@ -78,6 +97,11 @@ impl OutputPipe {
         if self.ended {
             return 0;
         }
+        if self.is_terminal {
+            // The kernel moves what was printed from one side to the other when it has time, and
+            // counts only what has arrived. A reader waits for the rest of it.
+            return TERMINAL_REST_BYTES_MAX;
+        }
         let bytes = rustix::io::ioctl_fionread(&self.source).unwrap_or(0);
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
@@ -90,7 +114,7 @@ impl OutputPipe {
         let room = limit
             .min(OUTPUT_CHUNK_BYTES_MAX - self.cut.len())
             .min(buffer.len());
-        match rustix::io::read(&self.source, &mut buffer[..room]) {
+        match self.fill(&mut buffer[..room]) {
             Ok(0) => {
                 self.ended = true;
                 let _ = self.listen(false);
@@ -106,6 +130,19 @@ impl OutputPipe {
         }
     }
 
+    /// One read; of a terminal as many as it takes to get what is there.
+    fn fill(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let mut filled = rustix::io::read(&self.source, &mut *buffer)?;
+        while self.is_terminal && filled > 0 && filled < buffer.len() {
+            match rustix::io::read(&self.source, &mut buffer[filled..]) {
+                Ok(count) if count > 0 => filled += count,
+                // Whatever it is, it comes again at the next read.
+                _ => break,
+            }
+        }
+        Ok(filled)
+    }
+
     /// As [`OutputPipe::read`], for the event loop: what is busy rests until it is due again.
     pub(crate) fn read_paced(&mut self, buffer: &mut [u8], now: Instant) -> Piece {
         let (piece, count) = self.read(buffer, OUTPUT_CHUNK_BYTES_MAX);
@@ -116,7 +153,7 @@ impl OutputPipe {
         // A character that was cut takes the place of at most three bytes.
         let more = count + 3 >= OUTPUT_CHUNK_BYTES_MAX.min(buffer.len());
         self.pace.read(now, more);
-        if self.rests() && !self.enlarged {
+        if self.rests() && !self.enlarged && !self.is_terminal {
             self.enlarged = true;
             // Refused to a user with many pipes: the program waits a little more often then.
             let _ = rustix::pipe::fcntl_setpipe_size(&self.source, BUSY_PIPE_BYTES);

@@ -33,6 +33,7 @@ pub(crate) enum Token {
     ExecStdout(u64),
     ExecStderr(u64),
     ExecStatus(u64),
+    ExecInput(u64),
     Dial(u64),
     Sink(u64),
 }
@@ -54,6 +55,7 @@ impl Token {
             Self::ExecStatus(key) => (11, key),
             Self::Dial(key) => (12, key),
             Self::Sink(key) => (13, key),
+            Self::ExecInput(key) => (14, key),
         };
         (kind << KEY_BITS) | key
     }
@@ -75,6 +77,7 @@ impl Token {
             11 => Self::ExecStatus(key),
             12 => Self::Dial(key),
             13 => Self::Sink(key),
+            14 => Self::ExecInput(key),
             _ => return None,
         })
     }

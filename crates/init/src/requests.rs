@@ -86,6 +86,7 @@ impl Host {
                 env,
                 timeout_ms,
                 identity,
+                stdin,
             } => self.exec(
                 to,
                 &ExecRequest {
@@ -95,13 +96,17 @@ impl Host {
                     env,
                     timeout_ms,
                     identity,
+                    stdin,
                 },
             ),
+            Request::ExecInput { exec, eof } => self.exec_input(to, exec, eof, body),
+            Request::ExecResize { exec, size } => self.exec_resize(exec, size),
             Request::Signal {
                 exec,
                 signal,
                 escalate,
-            } => self.exec_signal(exec, signal, escalate),
+                foreground,
+            } => self.exec_signal(exec, signal, escalate, foreground),
             Request::Dial { port } => self.dial(to, port),
             Request::PathExpand { paths } => {
                 let env = environment::for_running(&self.environment, &BTreeMap::new());

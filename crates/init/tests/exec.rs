@@ -6,6 +6,7 @@ mod sandbox;
 
 use crownest_init::identity::Identity;
 use crownest_init::link::{CallErrorCode, EventKind, ExecOutcome, Request};
+use crownest_init::terminal::Stdin;
 use sandbox::{Sandbox, shell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -153,6 +154,7 @@ fn what_cannot_start_says_why() {
         env: BTreeMap::new(),
         timeout_ms: None,
         identity: Identity::default(),
+        stdin: Stdin::Null,
     };
     for (argv, cwd, message) in [
         (&["/no/such"][..], "/workspace", "program: No such file"),
@@ -234,6 +236,7 @@ fn signals_reach_the_group_and_escalate() {
             exec: 1,
             signal: 10,
             escalate: false,
+            foreground: false,
         })
         .unwrap();
     let said = client.until_end(1);
@@ -252,6 +255,7 @@ fn signals_reach_the_group_and_escalate() {
             exec: 2,
             signal: 15,
             escalate: true,
+            foreground: false,
         })
         .unwrap();
     assert_eq!(
@@ -263,6 +267,7 @@ fn signals_reach_the_group_and_escalate() {
             exec: 2,
             signal,
             escalate: false,
+            foreground: false,
         };
         assert_eq!(client.refused(request, b""), CallErrorCode::Invalid);
     }
@@ -270,6 +275,7 @@ fn signals_reach_the_group_and_escalate() {
         exec: 9,
         signal: 9,
         escalate: false,
+        foreground: false,
     };
     assert_eq!(client.refused(request, b""), CallErrorCode::UnknownTarget);
 }
@@ -333,6 +339,7 @@ fn a_trivial_process_is_fast() {
                 env: BTreeMap::new(),
                 timeout_ms: None,
                 identity: Identity::default(),
+                stdin: Stdin::Null,
             };
             client.call(request).unwrap();
             client.until_end(exec);

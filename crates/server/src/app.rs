@@ -17,6 +17,7 @@ use crate::rate_limit::RateLimits;
 use crate::sandboxes::Registry;
 use crate::signed_url::SigningSecret;
 use crate::templates::Templates;
+use crate::terminals;
 use crate::workspace_runs;
 use crownest_store::{Owner, Store};
 use std::ops::Deref;
@@ -46,6 +47,7 @@ pub struct AppState {
     pub(crate) workspace_runs: workspace_runs::Registry,
     pub(crate) signing: SigningSecret,
     pub(crate) commands: commands::Registry,
+    pub(crate) terminals: terminals::Registry,
     /// Where closed segments of logs go; None: the object store is a directory, they stay.
     pub(crate) remote_logs: Option<Arc<Remote>>,
     pub(crate) detached: detached::Registry,
@@ -96,6 +98,7 @@ impl App {
             workspace_runs: workspace_runs::Registry::default(),
             signing: SigningSecret::default(),
             commands: commands::Registry::default(),
+            terminals: terminals::Registry::default(),
             remote_logs,
             detached: detached::Registry::default(),
             unwritten: Waiting::default(),

@@ -40,7 +40,7 @@ use serde_json::value::RawValue;
 use std::time::Duration;
 
 pub use crate::command_log::fuzzing::log_segment;
-pub use crate::dialects::fuzzing::{glob, multipart};
+pub use crate::dialects::fuzzing::{glob, multipart, terminal_message};
 pub use crate::egress::fuzzing::{policy, proxied};
 pub use crate::host::fuzzing::{InitLink, event};
 pub use crate::previews::fuzzing as preview;

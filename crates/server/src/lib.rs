@@ -68,6 +68,7 @@ mod snapshots;
 mod sse;
 mod table_exports;
 mod templates;
+mod terminals;
 mod unread;
 mod workspace_runs;
 

@@ -93,6 +93,8 @@ pub struct Command {
     pub collect_errors: Option<String>,
     /// Id of the API key that asked for it.
     pub created_by: String,
+    /// What somebody types into it through: `pty` or `pipe`. `None`: nobody does.
+    pub terminal: Option<String>,
 }
 
 row!(Command {
@@ -121,6 +123,7 @@ row!(Command {
     collect_status,
     collect_errors,
     created_by,
+    terminal,
 });
 
 impl Listed for Command {
@@ -131,8 +134,9 @@ impl Listed for Command {
 
 const INSERT: &str = "INSERT INTO commands (id, org_id, project_id, sandbox_id, exec, command, \
      cwd, env_names, background, status, created_at, stdout_bytes, stderr_bytes, \
-     log_omitted_bytes, collect, collect_status, created_by) \
-     SELECT $1, org_id, project_id, id, $4, $5, $6, $7, $8, 'running', $9, 0, 0, 0, $10, $11, $12 \
+     log_omitted_bytes, collect, collect_status, created_by, terminal) \
+     SELECT $1, org_id, project_id, id, $4, $5, $6, $7, $8, 'running', $9, 0, 0, 0, $10, $11, \
+     $12, $13 \
      FROM sandboxes WHERE id = $2 AND org_id = $3 AND destroyed_at IS NULL";
 
 const FINISH: &str = "UPDATE commands SET status = $2, finished_at = $3, duration_ms = $4, \
@@ -163,6 +167,7 @@ impl Store {
             .bind(&command.collect)
             .bind(&command.collect_status)
             .bind(&command.created_by)
+            .bind(&command.terminal)
             .execute(db)
             .await
             .map(|done| done.rows_affected()))?;

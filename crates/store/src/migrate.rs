@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0007_plans"),
     migration!("0008_code_runs"),
     migration!("0009_snapshots"),
+    migration!("0010_terminals"),
 ];
 
 const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions \

@@ -79,6 +79,8 @@ pub(crate) struct Program<'a> {
     pub(crate) control: Option<BorrowedFd<'a>>,
     /// Checked: one that is allowed.
     pub(crate) identity: Identity,
+    /// stdin is to be its controlling terminal.
+    pub(crate) terminal: bool,
     /// Limit of open files to restore, soft and hard.
     pub(crate) files_limit: (u64, u64),
 }
@@ -100,6 +102,7 @@ struct ChildPlan {
     fds: [RawFd; 3],
     control: Option<RawFd>,
     identity: Identity,
+    terminal: bool,
     status: RawFd,
     files_limit: libc::rlimit,
 }
@@ -120,6 +123,7 @@ pub(crate) fn start(program: &Program<'_>) -> Result<Started, Errno> {
         ],
         control: program.control.map(|fd| fd.as_raw_fd()),
         identity: program.identity,
+        terminal: program.terminal,
         status: status_write.as_raw_fd(),
         files_limit: libc::rlimit {
             rlim_cur: program.files_limit.0,
@@ -167,6 +171,9 @@ unsafe fn child(plan: &ChildPlan) -> ! {
             prefer_for_oom();
             if !place_descriptors(plan) {
                 break 'start (Step::Descriptors, errno());
+            }
+            if plan.terminal && libc::ioctl(0, libc::TIOCSCTTY as _, 0) < 0 {
+                break 'start (Step::Session, errno());
             }
             if !become_user(plan.identity) {
                 break 'start (Step::Identity, errno());

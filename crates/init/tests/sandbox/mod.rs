@@ -18,6 +18,7 @@ use crownest_init::identity::Identity;
 use crownest_init::link::{
     Call, CallError, CallErrorCode, Event, EventKind, Reply, ReplyResult, Request, Within,
 };
+use crownest_init::terminal::Stdin;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -443,6 +444,7 @@ pub(crate) fn shell(exec: u64, command: &str, timeout_ms: Option<u64>) -> Reques
         env: BTreeMap::new(),
         timeout_ms,
         identity: Identity::default(),
+        stdin: Stdin::Null,
     }
 }
 

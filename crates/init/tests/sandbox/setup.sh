@@ -22,6 +22,9 @@ for name in null zero full random urandom tty; do
   : > "dev/$name"
   mount --bind "/dev/$name" "dev/$name"
 done
+mkdir dev/pts
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,max=8 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 printf 'root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/bash\n' > etc/passwd
 printf 'secret\n' > etc/shadow
 chmod 600 etc/shadow

@@ -31,11 +31,12 @@ const GATHER: Duration = Duration::from_millis(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Actions that count as usage, and the metric of each.
-const METERED: [(&str, &str); 4] = [
+const METERED: [(&str, &str); 5] = [
     ("code.run", "code_run_invocations"),
     ("code.start", "code_run_invocations"),
     ("command.run", "command_invocations"),
     ("command.start", "command_invocations"),
+    ("terminal.start", "command_invocations"),
 ];
 
 /// What was done, and to what.

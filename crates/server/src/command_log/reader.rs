@@ -45,6 +45,26 @@ impl Position {
     }
 }
 
+impl LogIndex {
+    /// Where the segment begins that has the byte of that number, counted over all that was ever
+    /// printed, and the number of the first byte there. What is not kept any more cannot be had.
+    pub(crate) fn position_of(&self, byte: u64) -> (Position, u64) {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.head.before.printed() <= byte);
+        match self.segments.get(after.saturating_sub(1)) {
+            Some(segment) => {
+                let position = Position {
+                    seq: segment.head.first_seq.saturating_sub(1),
+                    place: Some((segment.number, SEGMENT_HEAD_BYTES as u64)),
+                };
+                (position, segment.head.before.printed())
+            }
+            None => (Position::after(None, self), self.totals().printed()),
+        }
+    }
+}
+
 /// Records behind `position`, which moves, in the shape that `shape` gives them beside the event
 /// loop; None when there are none now. At least one and at most [`READ_BYTES_MAX`] at once.
 ///

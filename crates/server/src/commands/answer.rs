@@ -134,6 +134,7 @@ mod tests {
             collect_status: "not_requested".into(),
             collect_errors: None,
             created_by: "key_1".into(),
+            terminal: None,
         };
         let command = Command {
             stdout: Some("\u{1}".repeat(8 << 20)),

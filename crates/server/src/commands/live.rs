@@ -45,7 +45,7 @@ impl LiveCommand {
         })
     }
 
-    pub(super) fn row(&self) -> MutexGuard<'_, store::Command> {
+    pub(crate) fn row(&self) -> MutexGuard<'_, store::Command> {
         self.row.lock().expect("no panic while it is held")
     }
 
@@ -95,7 +95,7 @@ impl Registry {
         self.by_id().get(id).cloned()
     }
 
-    pub(super) fn of_sandbox(&self, sandbox_id: &str) -> Vec<Arc<LiveCommand>> {
+    pub(crate) fn of_sandbox(&self, sandbox_id: &str) -> Vec<Arc<LiveCommand>> {
         let all = self.by_id();
         let found = all.values().filter(|c| c.sandbox_id == sandbox_id);
         found.cloned().collect()

@@ -18,10 +18,11 @@ mod start;
 
 pub(crate) use early::respond;
 pub(crate) use follow::Followed;
+pub(crate) use live::LiveCommand;
 pub(crate) use live::{Found, Registry};
 pub(crate) use logs::{LogQuery, Place};
 pub(crate) use record::wire;
-pub(crate) use start::{CheckedCommand, ForeignCommand, Wait};
+pub(crate) use start::{CheckedCommand, ForeignCommand, PTY, Wait};
 
 use crate::app::App;
 use crate::audit::Deed;
@@ -38,7 +39,6 @@ use crownest_api::{ErrorCode, Timestamp};
 use crownest_init::link::KILL_GRACE_MS;
 use crownest_store as store;
 use drive::Waited;
-use live::LiveCommand;
 use serde_json::json;
 use start::Starting;
 use std::sync::Arc;
@@ -144,6 +144,22 @@ impl App {
         Ok(Command { env, ..wire(&row) })
     }
 
+    /// Starts a command that somebody types into, whoever is there to do it.
+    pub(crate) async fn start_typed(
+        &self,
+        who: &Principal,
+        request: &RequestContext,
+        live: &Arc<LiveSandbox>,
+        checked: CheckedCommand,
+    ) -> ApiResult<Arc<LiveCommand>> {
+        let command = self.start_command(who, live, checked, None).await?;
+        let row = command.row().clone();
+        let deed = deed("terminal.start", &row, "ok");
+        let details = json!({ "sandboxId": live.id, "kind": row.terminal });
+        self.audit.by_key(who, request, deed, &details);
+        Ok(command)
+    }
+
     /// Cancels a command and waits, not for ever, until it has ended. One that has is left as it
     /// is.
     pub(crate) async fn cancel_command(
@@ -203,6 +219,7 @@ impl App {
 
     /// Waits until the commands of a sandbox that has ended have ended too.
     pub(crate) async fn commands_end_with(&self, sandbox_id: &str) {
+        self.terminals.forget_sandbox(sandbox_id);
         let commands = self.commands.of_sandbox(sandbox_id);
         let all = async {
             for command in &commands {

@@ -14,6 +14,7 @@ use crate::sandboxes::{LiveSandbox, Work};
 use crownest_api::command::{CollectStatus, RunCommand};
 use crownest_api::{ErrorCode, IdKind, Scope, Timestamp, limits, new_id};
 use crownest_init::identity::Identity;
+use crownest_init::terminal::Stdin;
 use crownest_store as store;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -23,6 +24,9 @@ use tokio::sync::oneshot;
 
 /// Shells by preference; minimal images have only the second.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+/// What `terminal` of a record says.
+pub(crate) const PTY: &str = "pty";
+const PIPE: &str = "pipe";
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
@@ -48,6 +52,43 @@ pub(crate) struct ForeignCommand {
     pub identity: Identity,
 }
 
+/// Whether somebody types into a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Typed {
+    Nothing,
+    Into { stdin: Stdin, waits: bool },
+}
+
+impl Typed {
+    fn stdin(self) -> Stdin {
+        match self {
+            Self::Nothing => Stdin::Null,
+            Self::Into { stdin, .. } => stdin,
+        }
+    }
+
+    /// The word of the record.
+    fn stored(self) -> Option<String> {
+        let word = match self.stdin() {
+            Stdin::Null => return None,
+            Stdin::Pipe => PIPE,
+            Stdin::Terminal(_) => PTY,
+        };
+        Some(word.to_owned())
+    }
+
+    /// How a shell is started that reads its commands from whoever types.
+    fn shell_flags(self) -> Option<&'static str> {
+        match self {
+            Self::Into { stdin, waits: true } => match stdin {
+                Stdin::Terminal(_) => Some("-il"),
+                Stdin::Pipe | Stdin::Null => Some("-l"),
+            },
+            _ => None,
+        }
+    }
+}
+
 /// A command whose request has been checked.
 #[derive(Debug)]
 pub(crate) struct CheckedCommand {
@@ -60,6 +101,7 @@ pub(crate) struct CheckedCommand {
     pub(super) env: BTreeMap<String, String>,
     pub(super) timeout: Option<Duration>,
     identity: Identity,
+    stdin: Typed,
     collection: Option<Collection>,
 }
 
@@ -96,6 +138,7 @@ impl CheckedCommand {
             env,
             timeout: timeout(request.timeout_ms, wait)?,
             identity: Identity::default(),
+            stdin: Typed::Nothing,
             collection,
         })
     }
@@ -126,8 +169,15 @@ impl CheckedCommand {
             env: command.env,
             timeout,
             identity: command.identity,
+            stdin: Typed::Nothing,
             collection: None,
         })
+    }
+
+    /// The same with somebody who types into it; a shell that waits for that when `waits`.
+    pub(crate) fn typed_into(self, stdin: Stdin, waits: bool) -> Self {
+        let stdin = Typed::Into { stdin, waits };
+        Self { stdin, ..self }
     }
 
     /// The same under an id that is on record already, of a command that was never begun.
@@ -175,6 +225,7 @@ impl CheckedCommand {
             }),
             collect_errors: None,
             created_by: who.key_id.to_string(),
+            terminal: self.stdin.stored(),
         }
     }
 }
@@ -296,9 +347,14 @@ impl Starting {
 
 async fn start(command: &LiveCommand, checked: CheckedCommand) -> Result<Exec, HostError> {
     let shell = |shell: &str| vec![shell.to_owned(), "-c".to_owned(), checked.command.clone()];
-    let ways = match checked.argv.clone() {
-        Some(argv) => vec![argv],
-        None => SHELLS.map(shell).to_vec(),
+    let waiting = |flags: &'static str| {
+        let shell = |shell: &str| vec![shell.to_owned(), flags.to_owned()];
+        SHELLS.map(shell).to_vec()
+    };
+    let ways = match (checked.argv.clone(), checked.stdin.shell_flags()) {
+        (Some(argv), _) => vec![argv],
+        (None, Some(flags)) => waiting(flags),
+        (None, None) => SHELLS.map(shell).to_vec(),
     };
     let mut refused = HostError::SpawnFailed("no shell".into());
     for argv in ways {
@@ -308,6 +364,7 @@ async fn start(command: &LiveCommand, checked: CheckedCommand) -> Result<Exec, H
             env: checked.env.clone(),
             timeout: checked.timeout,
             identity: checked.identity,
+            stdin: checked.stdin.stdin(),
         };
         match command.host.exec(command.exec, spec).await {
             Err(error @ HostError::SpawnFailed(_)) => refused = error,

@@ -8,11 +8,12 @@ use super::sandbox::{CALL_TIMEOUT, Sandbox, millis};
 use super::target::{Item, Target};
 use super::types::{
     ExecDone, ExecEnd, ExecEvent, ExecSpec, QueryDone, QuerySpec, RunDone, RunEvent, RunOutcome,
-    RunSpec,
+    RunSpec, TIMEOUT_MAX,
 };
 use bytes::Bytes;
 use crownest_init::cell::{INPUT_BYTES_MAX, RunOptions};
 use crownest_init::link::{Death, ExecOutcome, Request, RunOutcome as Outcome, Stream};
+use crownest_init::terminal::{EXEC_INPUT_BYTES_MAX, TerminalSize};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// What the kernel sends at the memory limit.
 const SIGKILL: i32 = 9;
+/// Longest wait for a process to read what is written to it: it may have something else to do.
+const EXEC_INPUT_WAIT_MAX: Duration = TIMEOUT_MAX;
 /// Arguments of one process.
 const ARGV_MAX: usize = 4_096;
 /// Longest source of one cell.
@@ -163,6 +166,7 @@ impl Sandbox {
             env: spec.env,
             timeout_ms,
             identity: spec.identity,
+            stdin: spec.stdin,
         };
         let answer = self.call(request).await?;
         exec.pid = answer.reply.pid;
@@ -527,8 +531,61 @@ impl Sandbox {
             exec: id,
             signal,
             escalate,
+            foreground: false,
         })
         .await
         .map(drop)
+    }
+
+    /// Sends a signal to the process group that has the terminal of a process, as a key would.
+    ///
+    /// # Errors
+    /// As [`Sandbox::signal_exec`].
+    pub async fn signal_foreground(&self, id: u64, signal: i32) -> Result<(), HostError> {
+        if !(1..=64).contains(&signal) {
+            return Err(HostError::Invalid(format!("signal {signal}")));
+        }
+        self.call(Request::Signal {
+            exec: id,
+            signal,
+            escalate: false,
+            foreground: true,
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Writes to the stdin of a process, one piece after the other, each when the process has made
+    /// room for the one before; `eof` closes a pipe behind them. What was written when the link is
+    /// lost is not written again.
+    ///
+    /// # Errors
+    /// [`HostError::InputNotAwaited`] when it reads nothing, [`HostError::TargetUnknown`] when it
+    /// is over, [`HostError::TooMany`] when too much of what others wrote waits already.
+    pub async fn write_exec(&self, id: u64, bytes: Bytes, eof: bool) -> Result<(), HostError> {
+        let mut rest = bytes;
+        loop {
+            let piece = rest.split_to(rest.len().min(EXEC_INPUT_BYTES_MAX));
+            let last = rest.is_empty();
+            let request = Request::ExecInput {
+                exec: id,
+                eof: eof && last,
+            };
+            self.call_with(request, piece, Vec::new(), EXEC_INPUT_WAIT_MAX)
+                .await?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Changes the size of a process's terminal.
+    ///
+    /// # Errors
+    /// [`HostError::Invalid`] when it has none, [`HostError::TargetUnknown`] when it is over.
+    pub async fn resize_exec(&self, id: u64, size: TerminalSize) -> Result<(), HostError> {
+        self.call(Request::ExecResize { exec: id, size })
+            .await
+            .map(drop)
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crownest_init::cell::RunUsage;
 use crownest_init::identity::Identity;
 use crownest_init::link::{Death, ExecOutcome};
+use crownest_init::terminal::Stdin;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -128,6 +129,7 @@ pub struct ExecSpec {
     /// None: only the sandbox's own deadline.
     pub timeout: Option<Duration>,
     pub identity: Identity,
+    pub stdin: Stdin,
 }
 
 /// What a run says. Everything in it comes from hostile code and is bounded, nothing more.

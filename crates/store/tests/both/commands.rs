@@ -45,6 +45,7 @@ async fn commands_are_listed_and_found(bed: Bed) {
         Command {
             background: false,
             collect: Some("{}".to_owned()),
+            terminal: Some("pty".to_owned()),
             ..command("a", "a", "2")
         },
     ];

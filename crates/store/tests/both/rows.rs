@@ -132,6 +132,7 @@ pub(crate) fn command(name: &str, sandbox: &str, id: &str) -> Command {
         collect_status: "not_requested".to_owned(),
         collect_errors: None,
         created_by: "key_1".to_owned(),
+        terminal: None,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::host::{
 use bytes::Bytes;
 use crownest_init::identity::Identity;
 use crownest_init::link::{Call, Request, WINDOW_BYTES_MAX};
+use crownest_init::terminal::Stdin;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -68,6 +69,7 @@ fn program(argv: &[&str]) -> ExecSpec {
         env: BTreeMap::new(),
         timeout: None,
         identity: Identity::default(),
+        stdin: Stdin::Null,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::host::{
 };
 use bytes::Bytes;
 use crownest_init::identity::Identity;
+use crownest_init::terminal::Stdin;
 use crownest_runtime::client::SpawnerClient;
 use crownest_runtime::layout::{Layout, claim_instance};
 use crownest_runtime::{cgroup, template};
@@ -177,6 +178,7 @@ fn shell(command: &str) -> ExecSpec {
         env: BTreeMap::new(),
         timeout: None,
         identity: Identity::default(),
+        stdin: Stdin::Null,
     }
 }
 

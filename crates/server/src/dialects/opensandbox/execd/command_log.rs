@@ -40,7 +40,7 @@ pub(super) fn router() -> Router<App> {
 }
 
 /// The exit code as clients know it.
-fn exit_code(row: &store::Command) -> Option<i64> {
+pub(super) fn exit_code(row: &store::Command) -> Option<i64> {
     if !row.status.is_terminal() {
         return None;
     }

@@ -14,10 +14,16 @@ mod paths;
 mod ping;
 mod sessions;
 mod stream;
+mod terminal_frames;
+mod terminal_socket;
+mod terminals;
 mod unavailable;
 
 #[cfg(feature = "fuzzing")]
-pub(crate) use files::fuzzing;
+pub(crate) mod fuzzing {
+    pub use super::files::fuzzing::{glob, multipart};
+    pub use super::terminal_frames::fuzz_message as terminal_message;
+}
 
 use super::error::Refusal;
 use crate::app::App;
@@ -35,6 +41,7 @@ pub(super) fn router() -> Router<App> {
         .merge(command_log::router())
         .merge(sessions::router())
         .merge(metrics::router())
+        .merge(terminals::router())
         .merge(unavailable::router())
 }
 

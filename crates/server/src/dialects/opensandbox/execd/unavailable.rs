@@ -15,8 +15,6 @@ const ISOLATED: &str = "isolated sessions inside of a sandbox; make another sand
 
 pub(super) fn router() -> Router<App> {
     Router::new()
-        .route("/pty", any(pty))
-        .route("/pty/{*rest}", any(pty))
         .route("/v1/isolated/capabilities", get(capabilities))
         .route("/v1/isolated/{*rest}", any(isolated))
 }
@@ -25,10 +23,6 @@ pub(super) fn router() -> Router<App> {
 pub(super) fn not_built(what: &str) -> Refusal {
     let message = format!("this server does not have {what}");
     Refusal::new(StatusCode::NOT_IMPLEMENTED, "NOT_SUPPORTED", message)
-}
-
-async fn pty() -> Refusal {
-    not_built("terminals")
 }
 
 async fn isolated() -> Refusal {

@@ -12,6 +12,7 @@ use crate::sandboxes::LiveSandbox;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use crownest_init::identity::Identity;
+use crownest_init::terminal::Stdin;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -84,6 +85,7 @@ async fn copy_and_remove(live: &Arc<LiveSandbox>, from: &str, to: &str) -> Resul
         env: BTreeMap::new(),
         timeout: Some(MOVE_MAX),
         identity: Identity::default(),
+        stdin: Stdin::Null,
     };
     let _work = live.work();
     let number = live.host.exec_number();
