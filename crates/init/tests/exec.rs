@@ -90,23 +90,12 @@ fn a_process_runs_as_whom_it_names_and_gains_nothing_by_it() {
     };
     let mut client = sandbox.connect();
     client.hello();
-    let shell_as = |exec, command: &str, uid, gid| match shell(exec, command, None) {
-        Request::Exec {
-            exec,
-            argv,
-            cwd,
-            env,
-            timeout_ms,
-            ..
-        } => Request::Exec {
-            exec,
-            argv,
-            cwd,
-            env,
-            timeout_ms,
-            identity: Identity { uid, gid },
-        },
-        other => other,
+    let shell_as = |exec, command: &str, uid, gid| {
+        let mut request = shell(exec, command, None);
+        if let Request::Exec { identity, .. } = &mut request {
+            *identity = Identity { uid, gid };
+        }
+        request
     };
     let script = "id -u; id -g; id -G; grep -E '^Cap(Prm|Eff)' /proc/self/status; \
         kill -9 1 2>&1 | grep -c permitted; echo x > /etc/hostname 2>/dev/null || echo no";
@@ -126,6 +115,7 @@ fn a_process_runs_as_whom_it_names_and_gains_nothing_by_it() {
         exec: 2,
         signal: 15,
         escalate: true,
+        foreground: false,
     };
     client.call(stop).unwrap();
     let end = client.until_end(2).exec_outcome();
