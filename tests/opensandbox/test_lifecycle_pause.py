@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from execd import Json, blocks, kinds, text
 from lifecycle_api import Sandbox, body, connect, refused, rest
 from server import Server
 
@@ -77,11 +78,22 @@ def test_a_paused_sandbox_keeps_its_memory_and_answers_for_itself(
         )
 
 
+def as_another(sandbox: Sandbox, command: str) -> list[Json]:
+    """The events of a command that user 2000 runs."""
+    with sandbox.at(EXECD) as execd:
+        answer = execd.post("/command", json={"command": command, "uid": 2000})
+    assert answer.status_code == 200, answer.text
+    return list(blocks(iter([answer.content])))
+
+
 def test_a_snapshot_begins_another_sandbox_with_the_same_files(
     api: httpx.Client, v1: httpx.Client, sandbox: Sandbox
 ) -> None:
     seen = sandbox.v1(v1)
-    seen.command("mkdir -p /workspace/d && echo kept > /workspace/d/file")
+    seen.command("mkdir -m 777 -p /workspace/d && echo kept > /workspace/d/file")
+    # Nobody but another user of the sandbox may read it.
+    private = "umask 077; mkdir /workspace/d/own; echo private > /workspace/d/own/file"
+    assert "error" not in kinds(as_another(sandbox, private))
     made = api.post(f"{sandbox.path}/snapshots", json={"name": "before"})
     assert made.status_code == 202, made.text
     snapshot = made.json()
@@ -118,6 +130,10 @@ def test_a_snapshot_begins_another_sandbox_with_the_same_files(
         assert found["snapshotId"] == snapshot["id"] and "image" not in found
         assert found["entrypoint"] == ["tail", "-f", "/dev/null"]
         assert again.v1(v1).command("cat /workspace/d/file")["stdout"] == "kept\n"
+        refused_to_us = again.v1(v1).command("cat /workspace/d/own/file || echo refused")
+        assert refused_to_us["stdout"] == "refused\n"
+        events = as_another(again, "cat /workspace/d/own/file")
+        assert text(events, "stdout") == "private", events
     finally:
         again.kill()
     gone = api.delete(path)
