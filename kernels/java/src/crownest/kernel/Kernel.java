@@ -209,6 +209,7 @@ final class Kernel implements Display.Screen {
         try {
             warmUp.thoroughly(engine);
             userCode.run(() -> Bundles.event(new LinkedHashMap<>(), Bundles.of(2)));
+            surroundings.prepare();
         } catch (ThreadDeath stopped) {
             throw stopped;
         } catch (Throwable failed) {

@@ -17,7 +17,8 @@ import java.util.Map;
  * Working directory and environment of the process, which Java takes from its start and has no
  * way to change. Two calls of C do it (Native), after which the copies that Java keeps are put
  * right: those of java.io, of java.nio.file and of System.getenv. Native is loaded by the first
- * run that needs it; a driver that init has started in the right place never does.
+ * run that needs it, which a driver that init has started in the right place never meets; one that
+ * waits in a pool loads it beforehand.
  */
 final class Surroundings {
     private final String home = System.getProperty("crownest.home");
@@ -29,6 +30,17 @@ final class Surroundings {
             calls = new Native(home);
         }
         return calls;
+    }
+
+    /** Loads what changes take, for a driver whose first change somebody will wait for. Nothing is
+     * another afterwards. */
+    void prepare() throws Exception {
+        String path = System.getenv("PATH");
+        if (path != null) {
+            calls().setEnvironment("PATH", path);
+            addToCopy("PATH", path);
+        }
+        Proxies.parse("http://127.0.0.1:1");
     }
 
     // === working directory ===
