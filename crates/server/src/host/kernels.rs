@@ -110,7 +110,15 @@ pub static KERNELS: [Kernel; 5] = [
         prestarted: true,
         idle_bytes: 80 * MIB,
         start_variables: &["NODE_", "UV_", "SSL_CERT_", "OPENSSL_", "LC_", "LANG", "TZ"],
-        argv: |home| words(&[&format!("{home}/bin/node"), "/opt/crownest/node/driver.cjs"]),
+        // An interrupt may end a callback between two of Node's own checks, which would abort it.
+        argv: |home| {
+            let node = format!("{home}/bin/node");
+            words(&[
+                &node,
+                "--no-force-async-hooks-checks",
+                "/opt/crownest/node/driver.cjs",
+            ])
+        },
         spare_argument: None,
     },
     Kernel {
