@@ -59,7 +59,7 @@ def run(init: Init, number: int, *argv: str) -> dict[str, Any]:
 
 def test_it_is_spoken_to_like_this(init: Init) -> None:
     """The control of everything below."""
-    assert init.hello["ev"] == "hello" and init.hello["version"] == 5
+    assert init.hello["ev"] == "hello" and init.hello["version"] == 6
     done = run(init, 1, "/bin/true")
     assert done["outcome"] != {}, done
     assert "ok" in init.ask(op="deadline", after_ms=600_000)
