@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 /// The template with all of them.
 pub(crate) const TEMPLATE: &str = "code-interpreter";
 /// Warm cells for each sample of a first result.
-const WARM_PER_FIRST: usize = 5;
+const WARM_PER_FIRST: usize = 10;
+/// Cells between the first and the warm ones, for us and for the peer: the first ones of a process run
+/// code that no engine has compiled yet.
+const WARMING: usize = 10;
 /// Sandboxes between two starts of the peer, some of which take seconds.
 const LIVES_PER_START: usize = 3;
 
@@ -141,7 +144,9 @@ impl Theirs {
             let start = json!({ "op": "start", "code": code, "says": "2" });
             peer.measure(&start, &mut self.first).await?;
         }
-        let run = json!({ "op": "run", "code": code, "says": "2", "n": WARM_PER_FIRST });
+        let run = |n| json!({ "op": "run", "code": code, "says": "2", "n": n });
+        peer.measure(&run(WARMING), &mut Samples::default()).await?;
+        let run = run(WARM_PER_FIRST);
         peer.measure(&run, &mut self.warm).await
     }
 }
@@ -159,6 +164,9 @@ async fn life(
     let (id, _) = server.create(client, request).await?;
     cell(client, &id, language).await?;
     let first = began.elapsed();
+    for _ in 0..WARMING {
+        cell(client, &id, language).await?;
+    }
     for _ in 0..WARM_PER_FIRST {
         warm.push_ms(cell(client, &id, language).await?);
     }
