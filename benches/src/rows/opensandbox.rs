@@ -63,7 +63,7 @@ pub(super) async fn opensandbox(bench: &mut Bench) -> Result<Vec<Line>> {
         lines.push(Line::new(&title("codes.run(\"1+1\")"), "ms", warm).at_most(5.0, None));
         lines.push(Line::new(&title("create → first result"), "ms", first).at_most(60.0, None));
         let title_few = title("create → first result, SSL_CERT_FILE of one certificate");
-        lines.push(Line::new(&title_few, "ms", few).at_most(20.0, None));
+        lines.push(Line::new(&title_few, "ms", few).at_most(60.0, None));
         lines.push(Line::new(&title("commands.run(\"true\")"), "ms", command).at_most(8.0, None));
     }
     Ok(lines)
