@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -59,7 +60,8 @@ class Terminal:
         self.stderr = b""
         self.notices: list[Json] = []
         self.closed: tuple[int, str] | None = None
-        self.socket = dial(execd, self.id, **query)
+        self.hold = ExitStack()
+        self.socket = self.hold.enter_context(dial(execd, self.id, **query))
         self.until(lambda: bool(self.notices or self.closed), "connected")
 
     def __enter__(self) -> Terminal:

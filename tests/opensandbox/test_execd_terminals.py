@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from execd import Execd, refused
-from rest import until
+from rest import new_key, until
 from server import Server
 from terminal import Terminal, create, dial, status
 
@@ -352,6 +352,27 @@ def test_the_number_of_sessions_is_bounded(server: Server) -> None:
         assert execd.client.delete(f"/pty/{id}").status_code == 200
     assert execd.client.delete(f"/pty/{create(execd)}").status_code == 200
     execd.close()
+
+
+def test_a_client_is_sent_away_when_its_key_is_revoked(server: Server, execd: Execd) -> None:
+    key = new_key(server, server.credentials["orgId"])
+    id, owner = create(execd), execd.client.headers["OPEN-SANDBOX-API-KEY"]
+    execd.client.headers["OPEN-SANDBOX-API-KEY"] = key
+    try:
+        client = Terminal(execd, id)
+    finally:
+        execd.client.headers["OPEN-SANDBOX-API-KEY"] = owner
+    client.ready()
+    keys = execd.ours.get("/v1/api-keys").json()["data"]
+    (made,) = [made["id"] for made in keys if made["last4"] == key[-4:]]
+    assert execd.ours.delete(f"/v1/api-keys/{made}").is_success
+    client.until(lambda: client.closed is not None, "the end of the connection")
+    assert client.closed == (1008, "UNAUTHORIZED")
+    assert client.notices[-1]["code"] == "UNAUTHORIZED"
+    with Terminal(execd, id) as other:
+        other.type("echo still he''re\n")
+        other.expect("still here")
+    execd.client.delete(f"/pty/{id}")
 
 
 def test_only_with_a_key_and_only_in_its_sandbox(

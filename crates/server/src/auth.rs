@@ -16,7 +16,7 @@ use crownest_api::agent::AGENT_TOKEN_PREFIX;
 use crownest_api::api_key::SECRET_PREFIX;
 use crownest_api::scope::ScopeSet;
 use crownest_api::{ErrorCode, IdKind, Scope, Timestamp};
-use crownest_store::{SecretHash, StoreError};
+use crownest_store::{ApiKey, SecretHash, StoreError};
 use serde_json::json;
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -90,6 +90,8 @@ impl Principal {
     }
 }
 
+/// How often it is looked whether the credential of a long connection still stands.
+const CREDENTIAL_EVERY: Duration = Duration::from_secs(5);
 /// Where a local dashboard may speak for a person.
 const DASHBOARD_ROUTES: &str = "/v1/api-keys";
 
@@ -255,6 +257,44 @@ impl App {
             self.touch(&principal);
         }
         Ok(principal)
+    }
+
+    /// Whether the credential behind a principal still stands. A person at the dashboard has none.
+    async fn still_stands(&self, who: &Principal) -> ApiResult<bool> {
+        match who.actor {
+            Actor::ApiKey => Ok(self.standing_key(&who.org_id, &who.key_id).await?.is_some()),
+            Actor::AgentCredential => match self.agent_of(&who.key_id).await {
+                Err(error) if error.code == ErrorCode::AgentRegistrationRevoked => Ok(false),
+                other => Ok(other?.is_some()),
+            },
+            Actor::Human => Ok(true),
+        }
+    }
+
+    /// Returns when the credential behind a principal is over: for whoever is connected for longer
+    /// than a request takes. What cannot be looked up is looked up again.
+    pub(crate) async fn revocation(&self, who: &Principal) {
+        loop {
+            tokio::time::sleep(CREDENTIAL_EVERY).await;
+            match self.still_stands(who).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::warn!(error = %error.message, "looking a credential up"),
+            }
+        }
+    }
+
+    /// A key, unless it is revoked or gone.
+    pub(crate) async fn standing_key(
+        &self,
+        org_id: &str,
+        key_id: &str,
+    ) -> ApiResult<Option<ApiKey>> {
+        match self.store.api_key(org_id, key_id).await {
+            Ok(key) => Ok(Some(key).filter(|key| key.revoked_at.is_none())),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The person that a dashboard on this machine speaks for: only where the configuration says

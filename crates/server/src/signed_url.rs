@@ -23,7 +23,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crownest_api::scope::ScopeSet;
 use crownest_api::{ErrorCode, IdKind, Scope, Timestamp};
-use crownest_store::{ServerSecret, StoreError};
+use crownest_store::ServerSecret;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -170,13 +170,8 @@ impl App {
                 })
                 .ok_or_else(|| refusal("the token that this URL was made with is over"));
         }
-        let key = match self.store.api_key(&grant.org_id, &grant.key_id).await {
-            Ok(key) if key.revoked_at.is_none() => key,
-            Ok(_) | Err(StoreError::NotFound { .. }) => {
-                return Err(refusal("the key that this URL was made with is revoked"));
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let key = self.standing_key(&grant.org_id, &grant.key_id).await?;
+        let key = key.ok_or_else(|| refusal("the key that this URL was made with is revoked"))?;
         let scopes: ScopeSet = key
             .scopes
             .iter()

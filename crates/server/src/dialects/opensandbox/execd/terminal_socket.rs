@@ -48,6 +48,7 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 /// Close codes of RFC 6455, and the one of this dialect.
 const CLOSE_NORMAL: u16 = 1000;
 const CLOSE_GOING_AWAY: u16 = 1001;
+const CLOSE_POLICY: u16 = 1008;
 const CLOSE_TOO_BIG: u16 = 1009;
 const CLOSE_INTERNAL: u16 = 1011;
 const CLOSE_TAKEN_OVER: u16 = 4001;
@@ -69,6 +70,8 @@ enum Parting {
     Exited(i64),
     TakenOver,
     Stopping,
+    /// Its key was revoked.
+    Revoked,
     TooBig(String),
     Failed(&'static str, String),
     /// It has gone by itself.
@@ -167,8 +170,10 @@ impl Connection {
             biased;
             () = seat.evicted.cancelled() => Parting::TakenOver,
             () = self.app.stopping.cancelled() => Parting::Stopping,
+            () = self.app.revocation(&self.who) => Parting::Revoked,
             parting = speaking => parting,
             parting = self.listen(receiver, exec, &typed, &answer) => parting,
+            // Not while `typed` is there; polled here so that what is typed goes its way.
             () = &mut typing => Parting::Gone,
         };
         // Many a client says its last line and goes.
@@ -177,6 +182,7 @@ impl Connection {
             tokio::select! {
                 () = seat.evicted.cancelled() => {}
                 () = self.app.stopping.cancelled() => {}
+                () = self.app.revocation(&self.who) => {}
                 _ = timeout(LAST_INPUT_MAX, typing) => {}
             }
         }
@@ -369,6 +375,10 @@ async fn part(sender: &mut Sender, parting: Parting) {
         }
         Parting::TakenOver => (None, CLOSE_TAKEN_OVER, "TAKEN_OVER"),
         Parting::Stopping => (None, CLOSE_GOING_AWAY, "the server restarts"),
+        Parting::Revoked => {
+            let notice = error("UNAUTHORIZED", "the credential is revoked or over");
+            (Some(notice), CLOSE_POLICY, "UNAUTHORIZED")
+        }
         Parting::TooBig(wrong) => {
             let notice = error("INVALID_FRAME", wrong);
             (Some(notice), CLOSE_TOO_BIG, "message too long")
