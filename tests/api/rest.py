@@ -281,3 +281,11 @@ def new_key(server: Server, org: str, *scopes: str, projects: tuple[str, ...] = 
     if projects:
         options += ["--project", ",".join(projects)]
     return admin(server, "key", "create", *options, "test").split()[-1]
+
+
+def revoke_key(client: httpx.Client, secret: str) -> None:
+    """Ends another key of the client's organization."""
+    keys = client.get("/v1/api-keys").json()["data"]
+    (id,) = [key["id"] for key in keys if key["last4"] == secret[-4:]]
+    response = client.delete(f"/v1/api-keys/{id}")
+    assert response.is_success, response.text

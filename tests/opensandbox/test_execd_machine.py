@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from execd import Execd, Running, refused
+from rest import new_key, revoke_key
 from server import Server
 
 
@@ -67,6 +68,17 @@ def test_watching_ends_with_its_sandbox(server: Server) -> None:
         assert list(chunks) is not None
     assert time.monotonic() - began < 10
     execd.close()
+
+
+def test_a_watch_ends_with_its_key(server: Server, execd: Execd) -> None:
+    key = new_key(server, server.credentials["orgId"])
+    headers = {"OPEN-SANDBOX-API-KEY": key}
+    with execd.client.stream("GET", "/metrics/watch", headers=headers) as response:
+        chunks = response.iter_raw()
+        check(json.loads(next(chunks)))
+        revoke_key(execd.ours, key)
+        assert sum(map(len, chunks)) < 16 << 10, "ends"
+    refused(execd.client.get("/metrics", headers=headers), 401, "invalid_api_key")
 
 
 def test_streams_end_with_their_sandbox(server: Server) -> None:

@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from execd import Execd, refused
-from rest import new_key, until
+from rest import new_key, revoke_key, until
 from server import Server
 from terminal import Terminal, create, dial, status
 
@@ -363,9 +363,7 @@ def test_a_client_is_sent_away_when_its_key_is_revoked(server: Server, execd: Ex
     finally:
         execd.client.headers["OPEN-SANDBOX-API-KEY"] = owner
     client.ready()
-    keys = execd.ours.get("/v1/api-keys").json()["data"]
-    (made,) = [made["id"] for made in keys if made["last4"] == key[-4:]]
-    assert execd.ours.delete(f"/v1/api-keys/{made}").is_success
+    revoke_key(execd.ours, key)
     client.until(lambda: client.closed is not None, "the end of the connection")
     assert client.closed == (1008, "UNAUTHORIZED")
     assert client.notices[-1]["code"] == "UNAUTHORIZED"

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from lifecycle_api import Sandbox, body, connect, rest, visitor
 from server import Server
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as websocket
 
 MIB = 1 << 20
@@ -44,6 +44,22 @@ class Hostile(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("127.0.0.1", 8010), Hostile).serve_forever()
 """
 
+ENDLESS = """
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Endless(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        while True:
+            self.wfile.write(b"1\\r\\n.\\r\\n")
+            time.sleep(0.1)
+    def log_message(self, *_): pass
+ThreadingHTTPServer(("127.0.0.1", 8011), Endless).serve_forever()
+"""
+
 WEBSOCKETS = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -52,7 +68,7 @@ def answer(connection):
     connection.send(str(sorted(k.lower() for k in connection.request.headers)))
     for message in connection:
         connection.send(message)
-serve(answer, "127.0.0.1", 8001, max_size=None).serve_forever()
+serve(answer, "127.0.0.1", int(sys.argv[2]), max_size=None).serve_forever()
 """
 
 
@@ -167,7 +183,7 @@ def test_a_websocket_goes_through(server: Server, inside: Sandbox) -> None:
     with rest.connect(server) as v1:
         sandbox = inside.v1(v1)
         library = visitor.library(sandbox, "websockets")
-        visitor.serve(sandbox, WEBSOCKETS, library, port=8001)
+        visitor.serve(sandbox, WEBSOCKETS, library, "8001", port=8001)
     endpoint = inside.endpoint(8001)
     address = f"ws://{endpoint['endpoint']}/socket"
     with websocket(
@@ -184,6 +200,37 @@ def test_a_websocket_goes_through(server: Server, inside: Sandbox) -> None:
         connection.recv(timeout=30)
         connection.send("by address")
         assert connection.recv(timeout=30) == "by address"
-    with pytest.raises(InvalidStatus) as refusal:
-        websocket(address, proxy=None)
+    with pytest.raises(InvalidStatus) as refusal, websocket(address, proxy=None):
+        pass
     assert refusal.value.response.status_code == 401
+
+
+def test_a_revoked_key_keeps_no_connection_to_a_port(
+    server: Server, inside: Sandbox
+) -> None:
+    """A WebSocket and an answer without end; those of other keys stay."""
+    key = rest.new_key(server, server.credentials["orgId"])
+    mine, other = {"OPEN-SANDBOX-API-KEY": key}, {"x-api-key": server.api_key}
+    with rest.connect(server) as v1:
+        sandbox = inside.v1(v1)
+        library = visitor.library(sandbox, "websockets")
+        visitor.serve(sandbox, WEBSOCKETS, library, "8002", port=8002)
+        visitor.serve(sandbox, ENDLESS, port=8011)
+        page = inside.endpoint(8011)["endpoint"]
+        address = f"ws://{inside.endpoint(8002)['endpoint']}/"
+        with (
+            websocket(address, additional_headers=mine, proxy=None) as ended,
+            websocket(address, additional_headers=other, proxy=None) as stays,
+            httpx.Client(trust_env=False, timeout=30) as client,
+            client.stream("GET", f"http://{page}/", headers=mine) as answer,
+        ):
+            ended.recv(timeout=30)
+            stays.recv(timeout=30)
+            rest.revoke_key(v1, key)
+            with pytest.raises(ConnectionClosed):
+                ended.recv(timeout=30)
+            with pytest.raises(httpx.RemoteProtocolError):
+                for _ in answer.iter_raw():
+                    pass
+            stays.send("still here")
+            assert stays.recv(timeout=30) == "still here"

@@ -9,6 +9,8 @@
 
 use super::gate::Visit;
 use super::headers;
+use crate::app::App;
+use crate::auth::Principal;
 use crate::egress::{Activity, Meter, Metered};
 use crate::error::{ApiError, ApiResult};
 use crate::host::HostError;
@@ -39,12 +41,29 @@ const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// Bytes read ahead in each direction of a WebSocket.
 const WEBSOCKET_BUFFER_BYTES: usize = 16 * 1024;
 
+/// Who visits with a credential, and where it is looked up.
+#[derive(Debug, Clone)]
+pub(super) struct Visitor {
+    pub(super) app: App,
+    pub(super) who: Arc<Principal>,
+}
+
+/// Returns when a visitor's credential is over; without one, never.
+async fn revocation(visitor: Option<Visitor>) {
+    match visitor {
+        Some(Visitor { app, who }) => app.revocation(&who).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The port of a sandbox, with what bounds a visit.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) live: Arc<LiveSandbox>,
     pub(super) port: u16,
     pub(super) visit: Visit,
+    /// Who came with a credential: they stay no longer than it.
+    pub(super) who: Option<Visitor>,
     /// Longest silence before an answer begins.
     pub(super) answer_within: Duration,
 }
@@ -79,11 +98,13 @@ impl Target {
             .await
             .map_err(|error| self.unavailable(&refusal(&error)))?;
         let (closed, silent) = (self.visit.closed(), activity.clone().silent(SILENCE_MAX));
+        let revoked = revocation(self.who.clone());
         // Ends with its exchange: the sender is dropped here, and the body when it was read.
         tokio::spawn(async move {
             tokio::select! {
                 () = closed.cancelled() => {}
                 () = silent => {}
+                () = revoked => {}
                 _ = connection.with_upgrades() => {}
             }
         });
@@ -126,13 +147,20 @@ impl Target {
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        tokio::spawn(websocket(visitor, sandbox, self.visit, activity));
+        tokio::spawn(websocket(visitor, sandbox, self.visit, self.who, activity));
         Ok(response)
     }
 }
 
-/// Bytes both ways until either side ends, nothing moves for long, or the preview ends.
-async fn websocket(visitor: OnUpgrade, sandbox: OnUpgrade, visit: Visit, activity: Activity) {
+/// Bytes both ways until either side ends, nothing moves for long, or the preview or the visitor's
+/// credential ends.
+async fn websocket(
+    visitor: OnUpgrade,
+    sandbox: OnUpgrade,
+    visit: Visit,
+    who: Option<Visitor>,
+    activity: Activity,
+) {
     let closed = visit.closed();
     let flow = async {
         let (Ok(visitor), Ok(sandbox)) = tokio::join!(visitor, sandbox) else {
@@ -146,6 +174,7 @@ async fn websocket(visitor: OnUpgrade, sandbox: OnUpgrade, visit: Visit, activit
     tokio::select! {
         () = closed.cancelled() => {}
         () = activity.silent(SILENCE_MAX) => {}
+        () = revocation(who) => {}
         () = flow => {}
     }
 }

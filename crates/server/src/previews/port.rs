@@ -6,11 +6,12 @@
 //! same has an origin of its own that nobody else has.
 
 use super::Site;
-use super::forward::Target;
+use super::forward::{Target, Visitor};
 use super::headers::{self, Incoming};
 use super::session::Cookies;
 use super::visit::outgoing;
 use crate::app::App;
+use crate::auth::Principal;
 use crate::error::{ApiError, ApiResult};
 use crate::sandboxes::LiveSandbox;
 use axum::extract::{ConnectInfo, Request};
@@ -51,6 +52,8 @@ pub(crate) struct PortVisit {
     pub port: u16,
     /// As the sandbox is to see it.
     pub target: PathAndQuery,
+    /// Whose credential let the request in.
+    pub who: Arc<Principal>,
 }
 
 impl PortVisit {
@@ -96,6 +99,10 @@ impl PortVisit {
             live: self.live,
             port: self.port,
             visit,
+            who: Some(Visitor {
+                app: app.clone(),
+                who: self.who,
+            }),
             answer_within: Duration::from_millis(app.config.preview_answer_ms_max),
         };
         let mut response = Box::pin(target.exchange(request, upgrade)).await?;

@@ -1,12 +1,12 @@
 //! One visit: from a host name to an answer, through everything that must be true before.
 
 use super::address::{self, Named, Site};
-use super::forward::Target;
+use super::forward::{Target, Visitor};
 use super::headers::{self, Incoming};
 use super::session::{self, Cookies};
 use super::{deed, page};
 use crate::app::App;
-use crate::auth;
+use crate::auth::{self, Principal};
 use crate::error::{ApiError, ApiResult};
 use crate::request::{self, RequestContext};
 use axum::body::Body;
@@ -22,6 +22,7 @@ use hyper::body::Body as _;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ const ROUTE: &str = "preview";
 /// Who a visitor was found to be.
 enum Access {
     /// Has a key of the preview's project.
-    Key,
+    Key(Arc<Principal>),
     /// Has a session cookie.
     Session,
     /// Has just used the token up: gets this cookie and goes to the clean URL.
@@ -146,6 +147,13 @@ async fn visit(
         live,
         port: u16::try_from(preview.port).map_err(ApiError::internal)?,
         visit: inside,
+        who: match access {
+            Access::Key(who) => Some(Visitor {
+                app: app.clone(),
+                who,
+            }),
+            Access::Session | Access::Opened(_) => None,
+        },
         answer_within: Duration::from_millis(app.config.preview_answer_ms_max),
     };
     Box::pin(target.exchange(request, upgrade)).await
@@ -223,7 +231,7 @@ impl Asked<'_> {
         }
         let visible = |row: &&Preview| row.org_id == who.org_id && who.may_touch(&row.project_id);
         match preview.filter(visible) {
-            Some(_) => Ok(Access::Key),
+            Some(_) => Ok(Access::Key(who)),
             None => Err(ApiError::not_found("preview")),
         }
     }

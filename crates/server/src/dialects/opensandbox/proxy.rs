@@ -18,6 +18,7 @@ use axum::response::Response;
 use axum::routing::any;
 use crownest_api::{ErrorCode, Scope};
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// Says where in its own network a client is; it is nobody else's business.
 const CLIENT_ADDRESS: &str = "open-sandbox-client-ip";
@@ -62,6 +63,7 @@ async fn visit(
         live,
         port,
         target: inside(request.uri())?,
+        who: Arc::clone(&caller.principal),
     };
     let kept_back = CREDENTIALS.into_iter().chain([CLIENT_ADDRESS]);
     let kept_back: Vec<&str> = kept_back.collect();

@@ -13,7 +13,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use bytes::Bytes;
 use crownest_api::Timestamp;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ async fn once(
     Ok(Json(sample(&live).await?))
 }
 
-/// Each second one line, until the client or the sandbox is gone.
+/// Each second one line, until the client, its credential or the sandbox is gone.
 async fn watch(
     State(app): State<App>,
     caller: Caller<ANY_SCOPE>,
@@ -58,6 +58,7 @@ async fn watch(
     let live = app.live_sandbox(&caller, &id).await?;
     let mut ticks = interval(WATCH_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let (asker, who) = (app.clone(), Arc::clone(&caller.principal));
     let lines = stream::unfold((app, live, ticks), |(app, live, mut ticks)| async move {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -69,7 +70,8 @@ async fn watch(
         line.push(b'\n');
         Some((Ok(Bytes::from(line)), (app, live, ticks)))
     });
-    Ok(sse::response(lines))
+    let over = async move { asker.revocation(&who).await };
+    Ok(sse::response(lines.take_until(Box::pin(over))))
 }
 
 async fn sample(live: &Arc<LiveSandbox>) -> ApiResult<Metrics> {
