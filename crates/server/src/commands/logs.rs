@@ -1,6 +1,7 @@
 //! Logs for clients: by pages, as a stream of events, as a file.
 
-use super::live::{Found, LiveCommand, omitted_bytes};
+use super::live::{Found, omitted_bytes};
+use super::watched::Watched;
 use crate::app::App;
 use crate::auth::Principal;
 use crate::command_log::{
@@ -15,9 +16,7 @@ use crownest_api::{Timestamp, limits};
 use futures_util::Stream;
 use serde::Deserialize;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A stream that has nothing to say says so this often.
@@ -109,14 +108,7 @@ impl App {
             let first_seq = index.first_seq();
             return Err(LogError::Gap { first_seq }.into());
         }
-        let live = match &found {
-            Found::Live(command) => Some(Watched {
-                written: command.log.watch(),
-                ended: command.watch_end(),
-                command: Arc::clone(command),
-            }),
-            Found::Stored(_) => None,
-        };
+        let live = Watched::of(&found);
         let following = Following {
             app: self.clone(),
             found,
@@ -229,14 +221,6 @@ fn chunk(id: &str, record: &Record) -> LogChunk {
     }
 }
 
-/// A command that runs, and the news of it.
-#[derive(Debug)]
-struct Watched {
-    command: Arc<LiveCommand>,
-    written: watch::Receiver<u64>,
-    ended: watch::Receiver<bool>,
-}
-
 /// A client that follows a log. It holds what is being sent to it and nothing more: what a slow
 /// client has not had yet is on disk.
 #[derive(Debug)]
@@ -256,7 +240,6 @@ impl Following {
     /// What is sent next; None after the last event, and when the server stops.
     async fn next_frame(&mut self) -> Option<Bytes> {
         while !self.over {
-            // First the end, then the log: what was written before the end is in it.
             let ended = self.look();
             match self.next_records().await {
                 Ok(Some(frame)) => {
@@ -271,8 +254,7 @@ impl Following {
                 return None;
             };
             tokio::select! {
-                _ = live.written.changed() => {}
-                _ = live.ended.wait_for(|ended| *ended) => {}
+                () = live.news() => {}
                 () = tokio::time::sleep_until(self.beat_at) => {
                     self.beat_at += HEARTBEAT_EVERY;
                     return Some(frame("heartbeat", &CommandEvent::Heartbeat {
@@ -291,9 +273,8 @@ impl Following {
         let Some(live) = &mut self.live else {
             return true;
         };
-        let ended = *live.ended.borrow();
-        live.written.borrow_and_update();
-        self.index = live.command.log.index();
+        let (index, ended) = live.look();
+        self.index = index;
         ended
     }
 

@@ -15,6 +15,7 @@ mod logs;
 mod record;
 mod recovery;
 mod start;
+mod watched;
 
 pub(crate) use early::respond;
 pub(crate) use follow::Followed;
@@ -23,6 +24,7 @@ pub(crate) use live::{Found, Registry};
 pub(crate) use logs::{LogQuery, Place};
 pub(crate) use record::wire;
 pub(crate) use start::{CheckedCommand, ForeignCommand, PTY, Wait};
+pub(crate) use watched::Watched;
 
 use crate::app::App;
 use crate::audit::Deed;

@@ -5,12 +5,10 @@
 
 use crate::app::App;
 use crate::command_log::{LogError, LogFiles, LogIndex, LogStream, Position, Record, read};
-use crate::commands::{Found, LiveCommand};
+use crate::commands::{Found, Watched};
 use crate::error::ApiResult;
 use bytes::Bytes;
 use crownest_store as store;
-use std::sync::Arc;
-use tokio::sync::watch;
 
 /// What a client that names no byte is shown of what was printed before.
 const SCROLLBACK_BYTES_MAX: u64 = 1024 * 1024;
@@ -53,14 +51,6 @@ pub(crate) struct Output {
     broken: bool,
 }
 
-/// A terminal that runs, and the news of it.
-#[derive(Debug)]
-struct Watched {
-    command: Arc<LiveCommand>,
-    written: watch::Receiver<u64>,
-    ended: watch::Receiver<bool>,
-}
-
 impl App {
     /// Reads a terminal from a byte on. Without one, what a person would have on the screen.
     pub(crate) async fn terminal_output(
@@ -68,14 +58,7 @@ impl App {
         found: Found,
         since: Option<u64>,
     ) -> ApiResult<Output> {
-        let live = match &found {
-            Found::Live(command) => Some(Watched {
-                written: command.log.watch(),
-                ended: command.watch_end(),
-                command: Arc::clone(command),
-            }),
-            Found::Stored(_) => None,
-        };
+        let live = Watched::of(&found);
         let (files, index) = self.log_of(&found).await?;
         let printed = match &found {
             Found::Live(_) => index.totals().printed(),
@@ -107,7 +90,6 @@ impl Output {
     /// What comes next. Can be asked again after it was dropped while it waited.
     pub(crate) async fn next(&mut self) -> ApiResult<Said> {
         loop {
-            // First the end, then the log: what was written before the end is in it.
             let ended = self.look();
             match self.read().await {
                 Ok(Some(pieces)) if pieces.is_empty() => continue,
@@ -123,10 +105,7 @@ impl Output {
                 Err(error) => return Err(error.into()),
             }
             if let Some(live) = &mut self.live {
-                tokio::select! {
-                    _ = live.written.changed() => {}
-                    _ = live.ended.wait_for(|ended| *ended) => {}
-                }
+                live.news().await;
             }
         }
     }
@@ -136,9 +115,8 @@ impl Output {
         let Some(live) = &mut self.live else {
             return true;
         };
-        let ended = *live.ended.borrow();
-        live.written.borrow_and_update();
-        self.index = live.command.log.index();
+        let (index, ended) = live.look();
+        self.index = index;
         ended
     }
 
@@ -178,10 +156,7 @@ impl Output {
     /// Goes on with the first byte that is kept. None: nothing that is wanted was left out.
     fn skip_gap(&mut self) -> Option<u64> {
         let next = self.at.max(self.wanted);
-        self.index = match &self.live {
-            Some(live) => live.command.log.index(),
-            None => self.index.clone(),
-        };
+        self.look();
         let (position, at) = self.index.position_of(next);
         let moved = at > self.at || position.seq > self.position.seq;
         if !moved {

@@ -2,7 +2,7 @@
 
 use super::super::error::{Failure, Refusal};
 use super::command_log::Sent;
-use super::{env_file, events, paths, stream};
+use super::{env_file, events, stream};
 use crate::app::App;
 use crate::auth::{Caller, Principal};
 use crate::commands::{CheckedCommand, ForeignCommand};
@@ -140,20 +140,14 @@ async fn foreign(
         (None, None) => return Err(invalid("command or argv is needed")),
     };
     let identity = identity(asked.uid, asked.gid)?;
-    let cwd = asked.cwd.filter(|cwd| !cwd.is_empty());
-    let directory = paths::directory(cwd.as_deref())?;
-    let asked_env = asked.envs.unwrap_or_default();
-    let (checked, env) = tokio::join!(
-        paths::check_directory(live, cwd.as_deref(), &directory),
-        env_file::environment(live, asked_env),
-    );
-    checked?;
+    let env = asked.envs.unwrap_or_default();
+    let (cwd, env) = env_file::surroundings(live, asked.cwd, env).await?;
     Ok(ForeignCommand {
         id,
         shown,
         argv,
-        cwd: directory,
-        env: env?,
+        cwd,
+        env,
         timeout_ms: timeout(asked.timeout)?,
         identity,
     })

@@ -3,6 +3,7 @@
 
 use super::super::environment::{self, ENVS_FILE};
 use super::super::error::Failure;
+use super::paths;
 use crate::checks;
 use crate::error::ApiError;
 use crate::host::{FileErrorKind, HostError, Within};
@@ -41,6 +42,22 @@ pub(super) async fn environment(
     // Too much of it refuses every command: the caller learns why.
     checks::environment(&env)?;
     Ok(env)
+}
+
+/// Where and with what environment a program starts that a request describes.
+pub(super) async fn surroundings(
+    live: &LiveSandbox,
+    cwd: Option<String>,
+    env: BTreeMap<String, String>,
+) -> Result<(String, BTreeMap<String, String>), Failure> {
+    let asked = cwd.filter(|cwd| !cwd.is_empty());
+    let cwd = paths::directory(asked.as_deref())?;
+    let (checked, env) = tokio::join!(
+        paths::check_directory(live, asked.as_deref(), &cwd),
+        environment(live, env),
+    );
+    checked?;
+    Ok((cwd, env?))
 }
 
 /// `'…'` stands for itself and may go over lines, `"…"` has escapes, the rest of a line otherwise.

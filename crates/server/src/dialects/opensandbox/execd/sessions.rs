@@ -77,14 +77,9 @@ async fn create(
     body: JsonBody<CreateRequest>,
 ) -> Result<Json<Created>, Failure> {
     let live = app.live_sandbox(&caller, &id).await?;
-    let asked = body.value.cwd.filter(|cwd| !cwd.is_empty());
-    let cwd = paths::directory(asked.as_deref())?;
-    let (checked, env) = tokio::join!(
-        paths::check_directory(&live, asked.as_deref(), &cwd),
-        env_file::environment(&live, BTreeMap::new()),
-    );
-    checked?;
-    let creation = ContextCreation::session(cwd, env?);
+    let nothing = BTreeMap::new();
+    let (cwd, env) = env_file::surroundings(&live, body.value.cwd, nothing).await?;
+    let creation = ContextCreation::session(cwd, env);
     let context = app.create_context(&live, creation).await?;
     contexts::note(&app, &caller, "code_context.create", &context.id, &live);
     Ok(Json(Created {

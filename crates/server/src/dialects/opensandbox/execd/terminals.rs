@@ -4,7 +4,7 @@
 use super::super::error::{Failure, Refusal};
 use super::commands::CommandCaller;
 use super::terminal_socket::{Connection, MODE_PIPE};
-use super::{command_log, env_file, paths};
+use super::{command_log, env_file};
 use crate::app::App;
 use crate::auth::{Caller, Principal};
 use crate::error::ApiError;
@@ -75,17 +75,12 @@ async fn create(
     body: JsonBody<CreateRequest>,
 ) -> Result<(StatusCode, Json<Created>), Failure> {
     let live = app.live_sandbox(&caller, &id).await?;
-    let asked = body.value.cwd.filter(|cwd| !cwd.is_empty());
-    let cwd = paths::directory(asked.as_deref())?;
-    let (checked, env) = tokio::join!(
-        paths::check_directory(&live, asked.as_deref(), &cwd),
-        env_file::environment(&live, BTreeMap::new()),
-    );
-    checked?;
+    let nothing = BTreeMap::new();
+    let (cwd, env) = env_file::surroundings(&live, body.value.cwd, nothing).await?;
     let plan = Plan {
         command: body.value.command.filter(|command| !command.is_empty()),
         cwd,
-        env: env?,
+        env,
     };
     let terminal = app.plan_terminal(&caller, &caller.request, &live, plan)?;
     let session_id = terminal.id.clone();
