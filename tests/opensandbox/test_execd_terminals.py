@@ -93,7 +93,9 @@ def test_a_signal_reaches_the_foreground_and_not_the_shell(
 
 
 def test_jobs_are_stopped_and_come_back(terminal: Terminal) -> None:
-    terminal.type("cat\n")
+    # What is typed while the shell still edits its line is echoed by nobody.
+    terminal.type("echo re''ady; cat\n")
+    terminal.expect("ready\r\n")
     terminal.type("one\n")
     terminal.expect("one\r\none\r\n")
     terminal.type("\x1a")
