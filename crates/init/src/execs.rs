@@ -53,6 +53,8 @@ struct Channels {
     pipes: Vec<OutputPipe>,
     /// stdin, stdout and stderr of the process; none: `/dev/null`.
     program: [Option<OwnedFd>; 3],
+    /// See [`Exec::terminal`].
+    terminal: Option<OwnedFd>,
 }
 
 /// One process.
@@ -68,6 +70,9 @@ pub(crate) struct Exec {
     pub(crate) input: Option<Input>,
     /// stdout and stderr, or its terminal.
     pipes: Vec<OutputPipe>,
+    /// The program's side of its terminal, until it has exited: where nobody has that side open,
+    /// the terminal is over for the user's side, and the program may open it again by its name.
+    terminal: Option<OwnedFd>,
     started: Instant,
     timeout_at: Option<Instant>,
     kill_at: Option<Instant>,
@@ -193,6 +198,7 @@ impl Host {
             status: None,
             input: channels.input,
             pipes: channels.pipes,
+            terminal: channels.terminal,
             started,
             timeout_at: timeout.map(|timeout| started + timeout),
             kill_at: None,
@@ -227,7 +233,8 @@ impl Host {
                     terminal.user,
                     stdout_token,
                 )?],
-                program: [Some(copy()?), Some(copy()?), Some(program)],
+                program: [Some(copy()?), Some(copy()?), Some(copy()?)],
+                terminal: Some(program),
             });
         }
         let (input, stdin) = match stdin {
@@ -248,6 +255,7 @@ impl Host {
                 pipe(stderr, Token::ExecStderr(key), Stream::Stderr)?,
             ],
             program: [stdin, Some(stdout_write), Some(stderr_write)],
+            terminal: None,
         })
     }
 
@@ -353,6 +361,7 @@ impl Host {
             return;
         };
         exec.exit = Some(exit);
+        exec.terminal = None;
         for (left, pipe) in exec.left.iter_mut().zip(&exec.pipes) {
             *left = pipe.waiting();
         }
