@@ -13,7 +13,15 @@ const TAKE_OVER_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Seats {
     place: Arc<Semaphore>,
     /// Tells the one who has it to go.
-    holder: Mutex<CancellationToken>,
+    holder: Mutex<Holder>,
+}
+
+#[derive(Debug, Default)]
+struct Holder {
+    evicted: CancellationToken,
+    /// Who waits to take over, in the order in which the place is given: whoever gets it while
+    /// another one waits has been taken over as well.
+    takers: usize,
 }
 
 impl Default for Seats {
@@ -40,12 +48,13 @@ impl Seats {
     }
 
     pub(super) async fn take_over(&self) -> Option<Seat> {
-        self.lock().cancel();
+        let waits = Taker::new(self);
         let place = Arc::clone(&self.place).acquire_owned();
         let place = tokio::time::timeout(TAKE_OVER_MAX, place)
             .await
             .ok()?
             .ok()?;
+        drop(waits);
         Some(self.seat(place))
     }
 
@@ -53,18 +62,43 @@ impl Seats {
         self.place.available_permits() == 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
-        // A token is replaced whole.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Holder> {
+        // Nothing in it is half done at any moment.
         self.holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seat(&self, place: OwnedSemaphorePermit) -> Seat {
         let evicted = CancellationToken::new();
-        *self.lock() = evicted.clone();
+        let mut holder = self.lock();
+        holder.evicted = evicted.clone();
+        if holder.takers > 0 {
+            evicted.cancel();
+        }
+        drop(holder);
         Seat {
             _place: place,
             evicted,
         }
+    }
+}
+
+/// Counted for as long as it waits, also when nobody waits for it any more.
+struct Taker<'a>(&'a Seats);
+
+impl<'a> Taker<'a> {
+    /// Sends the one away who has the place.
+    fn new(seats: &'a Seats) -> Self {
+        let mut holder = seats.lock();
+        holder.takers += 1;
+        holder.evicted.cancel();
+        drop(holder);
+        Self(seats)
+    }
+}
+
+impl Drop for Taker<'_> {
+    fn drop(&mut self) {
+        self.0.lock().takers -= 1;
     }
 }
 
@@ -87,5 +121,28 @@ mod tests {
         assert!(!second.evicted.is_cancelled());
         drop(second);
         assert!(!seats.is_taken() && seats.try_sit().is_some());
+    }
+
+    #[tokio::test]
+    async fn of_many_that_take_over_the_last_one_stays() {
+        let seats = Arc::new(Seats::default());
+        let first = seats.try_sit().unwrap();
+        let takers: Vec<_> = (0..4)
+            .map(|_| {
+                let seats = Arc::clone(&seats);
+                tokio::spawn(async move { seats.take_over().await })
+            })
+            .collect();
+        first.evicted.cancelled().await;
+        while seats.lock().takers < takers.len() {
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        let last = takers.len() - 1;
+        for (at, taker) in takers.into_iter().enumerate() {
+            let seat = taker.await.unwrap().expect("every one before gives way");
+            assert_eq!(seat.evicted.is_cancelled(), at < last);
+        }
+        assert!(!seats.is_taken() && seats.lock().takers == 0);
     }
 }
