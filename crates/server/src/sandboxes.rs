@@ -10,6 +10,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::host;
 use crate::metering;
 use crate::recovery;
+use crate::terminals;
 use crownest_api::sandbox::{DestroyedReason, Sandbox, SandboxStatus};
 use crownest_api::{ErrorCode, IdKind, Timestamp};
 use crownest_store as store;
@@ -48,6 +49,8 @@ pub(crate) struct LiveSandbox {
     pub(crate) ended: OnceCell<()>,
     /// Set when the store knows that.
     pub(crate) recorded: AtomicBool,
+    /// Places for clients of its terminals.
+    pub(crate) terminal_clients: terminals::Places,
     /// Held by whoever changes its labels.
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// Its place in the quota of its organization.
@@ -72,6 +75,7 @@ impl LiveSandbox {
             host,
             languages,
             contexts: Contexts::default(),
+            terminal_clients: terminals::Places::default(),
             expiry: watch::Sender::new(Timestamp::from_millis(row.expires_at / 1_000)),
             row: Mutex::new(row),
             ready_ticks_ms,

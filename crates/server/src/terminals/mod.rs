@@ -10,7 +10,7 @@ mod output;
 mod seat;
 
 pub(crate) use output::{Output, Printed, Said};
-pub(crate) use seat::Seat;
+pub(crate) use seat::{Places, Seat};
 
 use crate::app::App;
 use crate::audit::Deed;

@@ -1,4 +1,4 @@
-//! The place of the one client that has a terminal.
+//! The place of the one client that has a terminal, and how many clients a sandbox has.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,6 +7,27 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a client that takes a place over waits for the other one to leave it.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(5);
+
+/// Clients that a sandbox has at once, whatever they do: at terminals, on the way to one, and at
+/// those that have ended, which anybody may read. Some MiB are held for each.
+const CLIENTS_MAX: usize = 32;
+
+/// Places for the clients of one sandbox.
+#[derive(Debug)]
+pub(crate) struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(CLIENTS_MAX)))
+    }
+}
+
+impl Places {
+    /// None when there are too many.
+    pub(crate) fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+}
 
 /// The place, and who has it.
 #[derive(Debug)]

@@ -101,12 +101,23 @@ impl Typed {
 impl Connection {
     /// Answers the handshake; the rest happens beside it. A place that is to be taken over is
     /// taken when the handshake is over, so that one that fails sends nobody away.
-    pub(super) fn open(self, upgrade: WebSocketUpgrade, seat: Option<Seat>) -> Response {
+    /// `place` is this client's among those of its sandbox.
+    pub(super) fn open(
+        self,
+        upgrade: WebSocketUpgrade,
+        place: OwnedSemaphorePermit,
+        seat: Option<Seat>,
+    ) -> Response {
         let tasks = self.app.tasks.clone();
         upgrade
             .max_message_size(SOCKET_BYTES_MAX)
             .max_frame_size(SOCKET_BYTES_MAX)
-            .on_upgrade(move |socket| tasks.track_future(self.serve(socket, seat)))
+            .on_upgrade(move |socket| {
+                tasks.track_future(async move {
+                    self.serve(socket, seat).await;
+                    drop(place);
+                })
+            })
     }
 
     async fn serve(self, socket: WebSocket, seat: Option<Seat>) {

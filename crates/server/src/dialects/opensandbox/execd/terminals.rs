@@ -177,6 +177,10 @@ async fn socket(
     let Ok(upgrade) = upgrade else {
         return Err(invalid("a session is spoken to through a WebSocket"));
     };
+    let place = live.terminal_clients.enter().ok_or_else(|| {
+        let message = "too many clients are connected to sessions of this sandbox";
+        ApiError::new(ErrorCode::RateLimited, message).retry_after(1_000)
+    })?;
     let seat = terminal.try_sit();
     if seat.is_none() && !takes_over {
         let message = "another client is connected to this session; takeover=1 takes its place";
@@ -191,7 +195,7 @@ async fn socket(
         kind,
         since,
     };
-    Ok(connection.open(upgrade, seat))
+    Ok(connection.open(upgrade, place, seat))
 }
 
 /// The word for what somebody types through.
