@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
 
 from execd import Execd, refused
 from rest import new_key, revoke_key, until
@@ -217,6 +219,33 @@ def test_one_client_at_a_time_and_another_takes_over(
         again.expect("kept again")
 
 
+def test_of_many_that_take_over_one_stays_and_all_were_let_in(
+    execd: Execd, terminal: Terminal
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        takers = list(
+            pool.map(lambda _: dial(execd, terminal.id, takeover=1), range(8))
+        )
+        ends = list(pool.map(last_words, takers))
+    closed = [(4001, "TAKEN_OVER")] * 7
+    assert sorted(ends, key=lambda end: end is None) == [*closed, None]
+    with Terminal(execd, terminal.id, takeover=1) as again:
+        again.type("echo st''ill\n")
+        again.expect("still")
+
+
+def last_words(socket: ClientConnection) -> tuple[int, str] | None:
+    """How the server closed it, if it did."""
+    try:
+        while True:
+            # Whoever waited for a place and got none would hear of it after five seconds.
+            socket.recv(timeout=8)
+    except TimeoutError:
+        return None
+    except ConnectionClosed as closed:
+        return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+
+
 def test_one_that_does_not_read_is_taken_over_too(
     execd: Execd, terminal: Terminal
 ) -> None:
@@ -279,6 +308,21 @@ def test_a_session_may_be_one_command_somewhere(execd: Execd) -> None:
         assert terminal.notice("exit")["exit_code"] == 0
     made = execd.client.post("/pty", json={"cwd": "/no/such"})
     refused(made, 400, "INVALID_REQUEST_BODY")
+
+
+def test_a_program_may_let_go_of_its_terminal_and_take_it_again(execd: Execd) -> None:
+    id = create(
+        execd,
+        command="exec <&- >&- 2>&-; touch gone; until [ -e back ]; do sleep 0.05; done; "
+        "exec <>/dev/tty >&0 2>&0; rm gone back; echo ba''ck; read line; echo got $line",
+    )
+    with Terminal(execd, id) as terminal:
+        until(lambda: out(execd, "ls gone") == "gone", "a terminal that nobody has")
+        terminal.type("it\n")
+        execd.command("touch back")
+        terminal.expect("back\r\n")
+        terminal.expect("got it\r\n")
+        assert terminal.notice("exit")["exit_code"] == 0
 
 
 def test_pipes_keep_the_streams_apart(execd: Execd) -> None:
@@ -356,7 +400,34 @@ def test_the_number_of_sessions_is_bounded(server: Server) -> None:
     execd.close()
 
 
-def test_a_client_is_sent_away_when_its_key_is_revoked(server: Server, execd: Execd) -> None:
+def test_the_number_of_clients_is_bounded(server: Server) -> None:
+    execd = Execd(server)
+    id = create(execd, command="stty -opost; head -c 12000000 /dev/zero | tr '\\0' y")
+    with Terminal(execd, id) as first:
+        first.end()
+    # What has ended is not kept, so anybody may read it at once: here, begin to and not go on.
+    create(execd)
+    clients = [dial(execd, id, since=0) for _ in range(32)]
+    with pytest.raises(InvalidStatus) as refusal:
+        dial(execd, id, since=0)
+    assert refusal.value.response.status_code == 429
+    for client in clients:
+        client.socket.close()
+
+    def has_place() -> bool:
+        try:
+            dial(execd, id, since=10**12).close()
+        except InvalidStatus:
+            return False
+        return True
+
+    until(has_place, "a place of those that have gone")
+    execd.close()
+
+
+def test_a_client_is_sent_away_when_its_key_is_revoked(
+    server: Server, execd: Execd
+) -> None:
     key = new_key(server, server.credentials["orgId"])
     id, owner = create(execd), execd.client.headers["OPEN-SANDBOX-API-KEY"]
     execd.client.headers["OPEN-SANDBOX-API-KEY"] = key

@@ -61,8 +61,10 @@ def test_a_terminal_survives_its_server(start: Callable[..., Server]) -> None:
         back.type("echo $name; stty size\n")
         back.expect("kept\r\n24 80\r\n")
         back.tell(type="resize", cols=90, rows=30)
-        back.type("stty size; sleep 600\n")
+        back.type("stty size; sh -c 'echo sle''eps; exec sleep 600'\n")
         back.expect("30 90\r\n")
+        # Between two programs there is nobody to be interrupted.
+        back.expect("sleeps\r\n")
         back.tell(type="signal", signal="SIGINT")
         back.type("exit 5\n")
         assert back.notice("exit")["exit_code"] == 5
