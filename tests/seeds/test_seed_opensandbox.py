@@ -7,6 +7,7 @@ are compared with what is printed there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,8 @@ from server import Server
 HERE = Path(__file__).parent
 INSTALLED = Path(sys.prefix) / "opensandbox"
 GUIDE = "opensandbox-code-interpreter-sdk.txt"
+# Of every program without white space, as they were when they were found to be those of the guide.
+COMPARED = "0b02303d6cc286d968ea2453b795e0deb252d0ff1544c3beb3fc73d8ea6664b8"
 RUN_SECONDS_MAX = 180
 BLOCK = r"^## (.+?)\n\n```python\n(.*?)```"
 PROGRAMS = dict(re.findall(BLOCK, (HERE / "opensandbox.md").read_text(), re.M | re.S))
@@ -238,6 +241,12 @@ def test_installing_packages(server: Server):
         return
     assert used["error"]["name"] in {"ProxyError", "ConnectionError", "SSLError"}, used["error"]
     assert "api.github.com" in used["error"]["value"]
+
+
+def test_the_programs_are_those_that_were_compared():
+    """Nobody has made them prettier since: without the guide it would not be noticed."""
+    texts = ["".join(program.split()) for program in PROGRAMS.values()]
+    assert hashlib.sha256("\0".join(texts).encode()).hexdigest() == COMPARED
 
 
 def test_the_programs_are_those_of_the_guide():
