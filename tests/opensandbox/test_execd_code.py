@@ -120,6 +120,9 @@ def test_what_cannot_run_is_refused_before_any_event(execd: Execd) -> None:
     refused(client.post("/code", json=language), 500, "RUNTIME_ERROR")
     refused(client.post("/code/context", json={"language": "cobol"}), 500, "RUNTIME_ERROR")
     refused(client.post("/code", content=b"{"), 400, "INVALID_REQUEST_BODY")
+    for named in ({}, {"language": ""}, {"language": None}):
+        answer = client.post("/code/context", json=named)
+        assert "language" in refused(answer, 400, "INVALID_REQUEST_BODY")
     refused(client.delete("/code"), 400, "MISSING_QUERY")
     refused(client.delete("/code", params={"id": "nothing"}), 500, "RUNTIME_ERROR")
     cwd = {"language": "python", "cwd": "/nowhere"}
@@ -199,6 +202,17 @@ def test_a_context_that_is_busy_says_so_in_its_stream(execd: Execd) -> None:
     execd.client.delete("/code", params={"id": id})
     running.end()
     assert execd.code("1", id=id)[-1]["type"] == "execution_complete"
+
+
+def test_cells_for_a_default_context_wait_for_each_other(execd: Execd) -> None:
+    execd.code("order = []")
+    code = "import time\nprint('on', flush=True)\ntime.sleep(0.3)\norder.append(1)\nlen(order)"
+    body = {"code": code, "context": {"language": "python"}}
+    running = [Running(execd, "/code", body) for _ in range(3)]
+    ended = [one.end() for one in running]
+    assert len({events[0]["text"] for events in ended}) == 1, "the same context"
+    texts = [event["results"]["text"] for events in ended for event in events if "results" in event]
+    assert sorted(texts) == ["1", "2", "3"]
 
 
 def test_a_context_is_free_when_its_stream_has_ended(execd: Execd) -> None:

@@ -91,7 +91,32 @@ def test_directory_environment_and_user(execd: Execd) -> None:
         "1000",
     ]
     assert lines(execd.command("pwd")) == ["/workspace"]
-    assert lines(execd.command("pwd", cwd="~")) == ["/home/user"]
+
+
+@pytest.mark.parametrize(
+    ("cwd", "place"),
+    [
+        ("~", "/home/user"),
+        ("~/own", "/home/user/own"),
+        ("$HOME/own", "/home/user/own"),
+        ("${HOME}", "/home/user"),
+        ("own", "/workspace/own"),
+    ],
+)
+def test_directories_are_named_as_paths_of_files_are(execd: Execd, cwd: str, place: str) -> None:
+    execd.command("mkdir -p ~/own /workspace/own")
+    assert lines(execd.command("pwd", cwd=cwd)) == [place]
+    session = execd.session(cwd=cwd)
+    assert lines(execd.in_session(session, "pwd")) == [place]
+    assert lines(execd.in_session(session, "cd /; pwd", cwd=cwd)) == ["/"]
+    assert lines(execd.in_session(session, "pwd", cwd=cwd)) == [place]
+    made = execd.client.post("/code/context", json={"language": "python", "cwd": cwd}).json()
+    assert made["cwd"] == place
+    events = execd.code("import os; print(os.getcwd())", id=made["id"])
+    assert text(events, "stdout") == f"{place}\n"
+    gone = {"command": "true", "cwd": "$HOME/none"}
+    answer = execd.client.post("/command", json=gone)
+    assert "/home/user/none" in refused(answer, 400, "INVALID_REQUEST_BODY")
 
 
 def test_what_cannot_be_started_is_refused(execd: Execd) -> None:

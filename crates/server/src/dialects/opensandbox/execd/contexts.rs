@@ -51,12 +51,15 @@ async fn create(
     PathArgs(id): PathArgs<String>,
     body: JsonBody<CreateRequest>,
 ) -> Result<Json<CodeContext>, Failure> {
-    let word = super::required("language", body.value.language)?;
+    let word = body.value.language.filter(|word| !word.is_empty());
+    let word = word.ok_or_else(|| {
+        let status = StatusCode::BAD_REQUEST;
+        Refusal::new(status, "INVALID_REQUEST_BODY", "language is needed")
+    })?;
     let language = code::language(&word).map_err(stream::refused)?;
     let asked = body.value.cwd.filter(|cwd| !cwd.is_empty());
-    let cwd = paths::directory(asked.as_deref())?;
     let live = app.live_sandbox(&caller, &id).await?;
-    paths::check_directory(&live, asked.as_deref(), &cwd).await?;
+    let cwd = paths::directory(&live, asked.as_deref()).await?;
     let creation = ContextCreation::at(language, cwd.clone());
     let created = app.create_context(&live, creation).await;
     let context = created.map_err(stream::refused)?;

@@ -51,13 +51,11 @@ pub(super) async fn surroundings(
     env: BTreeMap<String, String>,
 ) -> Result<(String, BTreeMap<String, String>), Failure> {
     let asked = cwd.filter(|cwd| !cwd.is_empty());
-    let cwd = paths::directory(asked.as_deref())?;
-    let (checked, env) = tokio::join!(
-        paths::check_directory(live, asked.as_deref(), &cwd),
+    let (cwd, env) = tokio::join!(
+        paths::directory(live, asked.as_deref()),
         environment(live, env),
     );
-    checked?;
-    Ok((cwd, env?))
+    Ok((cwd?, env?))
 }
 
 /// `'…'` stands for itself and may go over lines, `"…"` has escapes, the rest of a line otherwise.

@@ -2,20 +2,19 @@
 
 use super::super::error::{Failure, Refusal};
 use crate::checks::WORKSPACE;
+use crate::error::ApiError;
 use crate::host::{FileKind, HostError, Within};
 use crate::sandboxes::LiveSandbox;
 use axum::http::StatusCode;
 use crownest_api::limits;
 
-/// Where `~` leads.
-const HOME: &str = "/home/user";
-
 fn refusal(message: String) -> Failure {
     Refusal::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST_BODY", message).into()
 }
 
-/// The directory that a request means: the workspace when it names none.
-pub(super) fn directory(asked: Option<&str>) -> Result<String, Failure> {
+/// The directory that a request means: the workspace when it names none. `~` and `$NAME` are
+/// replaced, as in paths of files.
+pub(super) async fn directory(live: &LiveSandbox, asked: Option<&str>) -> Result<String, Failure> {
     let Some(asked) = asked else {
         return Ok(WORKSPACE.to_owned());
     };
@@ -25,28 +24,29 @@ pub(super) fn directory(asked: Option<&str>) -> Result<String, Failure> {
             "cwd must have at most {max} bytes without NUL"
         )));
     }
-    Ok(match asked.strip_prefix('~') {
-        Some("") => HOME.to_owned(),
-        Some(rest) if rest.starts_with('/') => format!("{HOME}{rest}"),
-        _ if asked.starts_with('/') => asked.to_owned(),
-        _ => format!("{WORKSPACE}/{asked}"),
-    })
-}
-
-/// Refuses a directory that a client has named and that is not there.
-pub(super) async fn check_directory(
-    live: &LiveSandbox,
-    asked: Option<&str>,
-    cwd: &str,
-) -> Result<(), Failure> {
-    if asked.is_none() {
-        return Ok(());
-    }
-    match live.host.stat(cwd, Within::Root).await {
-        Ok(stat) if stat.kind == FileKind::Directory => Ok(()),
+    let cwd = absolute(expanded(live, asked).await?);
+    match live.host.stat(&cwd, Within::Root).await {
+        Ok(stat) if stat.kind == FileKind::Directory => Ok(cwd),
         Ok(_) | Err(HostError::File { .. }) => Err(refusal(format!(
             "cwd {cwd:?} is not a directory of the sandbox"
         ))),
-        Err(error) => Err(crate::error::ApiError::from(error).into()),
+        Err(error) => Err(ApiError::from(error).into()),
+    }
+}
+
+async fn expanded(live: &LiveSandbox, asked: &str) -> Result<String, Failure> {
+    if !asked.starts_with('~') && !asked.contains('$') {
+        return Ok(asked.to_owned());
+    }
+    let paths = live.host.expand(vec![asked.to_owned()]).await;
+    let path = paths.map_err(ApiError::from)?.pop();
+    path.ok_or_else(|| ApiError::internal("a path was lost").into())
+}
+
+fn absolute(path: String) -> String {
+    if path.starts_with('/') {
+        path
+    } else {
+        format!("{WORKSPACE}/{path}")
     }
 }

@@ -132,12 +132,9 @@ async fn run(
     let context = session(&live, &session_id)?;
     let cwd = asked.cwd.filter(|cwd| !cwd.is_empty());
     let directory = match &cwd {
-        Some(cwd) => Some(paths::directory(Some(cwd))?),
+        Some(cwd) => Some(paths::directory(&live, Some(cwd)).await?),
         None => None,
     };
-    if let Some(directory) = &directory {
-        paths::check_directory(&live, cwd.as_deref(), directory).await?;
-    }
     let millis = timeout(asked.timeout)?;
     let within = millis.map(|ms| Duration::from_millis(ms.min(limits::DETACHED_TIMEOUT_MAX_MS)));
     let code = format!("{MERGE}{}{}", news(&live, &context).await?, asked.command);
