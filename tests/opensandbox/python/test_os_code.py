@@ -175,6 +175,8 @@ def test_errors(codes, language, code, name):
     assert run.error is not None and run.complete is None, run
     assert run.error.name and (name is None or run.error.name == name), run.error
     assert isinstance(run.error.traceback, list)
+    if language == "java":
+        assert run.error.value.startswith("java.lang.ArrayIndexOutOfBoundsException: ")
     if language == "python":
         assert "k" in run.error.value and any("f()" in line for line in run.error.traceback)
     again = codes.run(

@@ -29,12 +29,6 @@ pub(super) type CodeCaller = Caller<{ Scope::CodeRun as u8 }>;
 
 /// What clients call the shell where a language is expected.
 const SHELL: &str = "command";
-/// What Java's kernel says of code that it could not run; everything else was thrown.
-const JAVA_COMPLAINTS: [&str; 3] = [
-    "CompilationError",
-    "MagicError",
-    "UnresolvedReferenceException",
-];
 
 #[derive(Debug, Deserialize)]
 struct RunRequest {
@@ -94,7 +88,6 @@ async fn run(
         who: Arc::clone(&caller.principal),
         request: caller.request.clone(),
         frames,
-        java: language == "java",
     };
     app.tasks.spawn(coding.drive(started));
     Ok(response)
@@ -129,7 +122,6 @@ struct Coding {
     who: Arc<Principal>,
     request: RequestContext,
     frames: mpsc::Sender<Bytes>,
-    java: bool,
 }
 
 impl Coding {
@@ -142,7 +134,7 @@ impl Coding {
             .await;
         let mut last = Vec::new();
         match finished {
-            Ok((result, _share)) => push_end(&result, &words, self.java, &mut last),
+            Ok((result, _share)) => push_end(&result, &words, &mut last),
             Err(error) => events::push_failure(&error, &mut last),
         }
         sink.last(last).await;
@@ -150,38 +142,29 @@ impl Coding {
 }
 
 /// The events that a stream of a run ends with.
-fn push_end(result: &RunCodeResult, words: &CodeWords, java: bool, out: &mut Vec<u8>) {
+fn push_end(result: &RunCodeResult, words: &CodeWords, out: &mut Vec<u8>) {
     if result.execution_count > 0 {
         events::push_count(result.execution_count, out);
     }
     let Some(error) = &result.error else {
         return events::push_complete(result.duration_ms.unwrap_or(0), out);
     };
-    let (name, value) = named(result.outcome, error, words, java);
+    let (name, value) = named(result.outcome, error, words);
     let traceback = error.traceback.as_deref().unwrap_or_default();
     events::push_error(&name, &value, traceback, out);
 }
 
 /// Name and message of a failure as clients know them: an interrupt is what the interpreter made of
-/// it (`KeyboardInterrupt`), what Java throws is an `EvalException`.
-fn named(
-    outcome: RunOutcome,
-    error: &CodeError,
-    words: &CodeWords,
-    java: bool,
-) -> (String, String) {
-    let name = error.name.clone().unwrap_or_default();
-    match outcome {
-        RunOutcome::Interrupted => {
-            let raised = words.raised().take();
-            raised.unwrap_or_else(|| (name, error.message.clone()))
-        }
-        RunOutcome::Completed if java && !JAVA_COMPLAINTS.contains(&&*name) => (
-            "EvalException".to_owned(),
-            format!("{name}: {}", error.message),
-        ),
-        _ => (name, error.message.clone()),
-    }
+/// it (`KeyboardInterrupt`).
+fn named(outcome: RunOutcome, error: &CodeError, words: &CodeWords) -> (String, String) {
+    let raised = match outcome {
+        RunOutcome::Interrupted => words.raised().take(),
+        _ => None,
+    };
+    raised.unwrap_or_else(|| {
+        let name = error.name.clone().unwrap_or_default();
+        (name, error.message.clone())
+    })
 }
 
 /// Interrupts the cell that runs in a context, or is about to.
@@ -203,7 +186,7 @@ async fn interrupt(
 mod tests {
     use super::*;
 
-    fn name_of(outcome: RunOutcome, name: &str, raised: Option<&str>, java: bool) -> String {
+    fn name_of(outcome: RunOutcome, name: &str, raised: Option<&str>) -> String {
         let error = CodeError {
             message: "why".to_owned(),
             name: Some(name.to_owned()),
@@ -212,28 +195,20 @@ mod tests {
         };
         let words = CodeWords::default();
         *words.raised() = raised.map(|name| (name.to_owned(), "raised".to_owned()));
-        named(outcome, &error, &words, java).0
+        named(outcome, &error, &words).0
     }
 
     #[test]
     fn failures_have_the_names_that_clients_know() {
         let completed = RunOutcome::Completed;
-        let java = |name| name_of(completed, name, Some(name), true);
-        assert_eq!(java("ArithmeticException"), "EvalException");
-        assert_eq!(java("StackOverflowError"), "EvalException");
-        assert_eq!(java("CompilationError"), "CompilationError");
-        assert_eq!(
-            name_of(completed, "KeyError", Some("KeyError"), false),
-            "KeyError"
-        );
-        let interrupted = |raised| name_of(RunOutcome::Interrupted, "Interrupted", raised, false);
+        assert_eq!(name_of(completed, "KeyError", Some("KeyError")), "KeyError");
+        let interrupted = |raised| name_of(RunOutcome::Interrupted, "Interrupted", raised);
         assert_eq!(interrupted(Some("KeyboardInterrupt")), "KeyboardInterrupt");
         assert_eq!(interrupted(None), "Interrupted");
         let late = name_of(
             RunOutcome::TimedOut,
             "TimeoutError",
             Some("KeyboardInterrupt"),
-            false,
         );
         assert_eq!(late, "TimeoutError");
     }
