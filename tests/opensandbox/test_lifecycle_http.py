@@ -290,6 +290,7 @@ def test_what_there_is_not_is_refused_and_not_left_out(api: httpx.Client) -> Non
         {"image": None},
         {"entrypoint": None},
         {"entrypoint": []},
+        {"entrypoint": ["", "x"]},
         {"snapshotId": "s"},
         {"resourceLimits": {"cpu": "many"}},
         {"resourceLimits": {"memory": "1000Gi"}},
@@ -302,6 +303,8 @@ def test_what_there_is_not_is_refused_and_not_left_out(api: httpx.Client) -> Non
     ]
     for fields in invalid:
         refused(asked(**fields), 400, "SANDBOX::INVALID_PARAMETER")
+    message = refused(asked(timeout=10**6), 400, "sandbox_ttl_exceeded")
+    assert message == "timeout is at most 86400 seconds", "in the words of this API"
     other = {"os": "linux", "arch": "arm64" if ARCH == "amd64" else "amd64"}
     for platform in (other, {"os": "windows", "arch": ARCH}):
         refused(asked(platform=platform), 400, "SANDBOX::PLATFORM_NOT_SUPPORTED")
@@ -412,7 +415,10 @@ def test_the_service_answers_for_itself(server: Server, api: httpx.Client) -> No
         for path in ("/opensandbox/health", "/opensandbox/v1/health"):
             assert nobody.get(path).json() == {"status": "healthy"}
         assert nobody.get("/opensandbox/version").json()["version"]
-        refused(nobody.get("/opensandbox/v1/sandboxes"), 401, "MISSING_API_KEY")
+        missing = nobody.get("/opensandbox/v1/sandboxes")
+        assert "OPEN-SANDBOX-API-KEY" in refused(missing, 401, "MISSING_API_KEY")
+        wrong = nobody.get("/opensandbox/v1/sandboxes", headers={"OPEN-SANDBOX-API-KEY": "x"})
+        refused(wrong, 401, "INVALID_API_KEY")
         # The API is also there without its version, as the original's.
         found = nobody.get(
             "/opensandbox/sandboxes", headers={"OPEN-SANDBOX-API-KEY": server.api_key}

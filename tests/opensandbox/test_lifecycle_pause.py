@@ -140,4 +140,4 @@ def test_a_snapshot_begins_another_sandbox_with_the_same_files(
     assert (gone.status_code, gone.content) == (204, b"")
     assert api.get(path).status_code == 404 or state() == "Deleting"
     missing = api.post("/sandboxes", json={**asked, "snapshotId": "snap_none"})
-    assert missing.status_code == 404, missing.text
+    refused(missing, 404, "SNAPSHOT::NOT_FOUND")

@@ -155,8 +155,8 @@ def test_snapshots(create, manager, refused):
     assert made.get_info().snapshot_id == taken.id
 
     manager.delete_snapshot(taken.id)
-    refused(404, lambda: manager.get_snapshot(taken.id))
-    refused(404, lambda: manager.delete_snapshot(taken.id))
+    refused(404, lambda: manager.get_snapshot(taken.id), "SNAPSHOT::NOT_FOUND")
+    refused(404, lambda: manager.delete_snapshot(taken.id), "SNAPSHOT::NOT_FOUND")
     assert made.files.read_file("/workspace/kept.txt") == "before", "it does not need it any more"
     with pytest.raises(SandboxApiException) as caught:
         create(None, snapshot_id=taken.id)

@@ -33,6 +33,8 @@ pub(super) const CREDENTIALS: [&str; 4] = [API_KEY, EXECD_TOKEN, EGRESS_TOKEN, S
 const PORTS: &str = "/sandboxes/{sandboxId}/proxy/";
 const SANDBOX: &str = "sandboxId";
 const PORT: &str = "port";
+/// Said of a token in a header.
+const NO_TOKEN: &str = "the access token is not one of this sandbox, or it has ended";
 /// Between the id of a sandbox and a token in a path.
 pub(super) const PATH_TOKEN: char = '~';
 
@@ -76,14 +78,29 @@ async fn identify(app: &App, parts: &mut Parts) -> ApiResult<()> {
             let malformed = "the access token is malformed";
             let token = token.to_str();
             let token = token.map_err(|_| ApiError::new(ErrorCode::InvalidApiKey, malformed))?;
-            app.bearer_in(token, id).await?
+            let principal = app.bearer_in(token, id).await;
+            principal.map_err(|error| no_token_of_ours(error, Some(NO_TOKEN)))?
         }
-        (None, Some(token), Some(port)) => app.bearer_at(token, id, port).await?,
+        (None, Some(token), Some(port)) => {
+            let principal = app.bearer_at(token, id, port).await;
+            principal.map_err(|error| no_token_of_ours(error, None))?
+        }
         (None, _, _) => return Ok(()),
     };
     strip_others(headers);
     parts.extensions.insert(Vouched(principal));
     Ok(())
+}
+
+/// A token that is not good is not a credential that is missing.
+fn no_token_of_ours(error: ApiError, message: Option<&str>) -> ApiError {
+    match error.code {
+        ErrorCode::Unauthorized => {
+            let message = message.map_or(error.message, str::to_owned);
+            ApiError::new(ErrorCode::InvalidApiKey, message)
+        }
+        _ => error,
+    }
 }
 
 /// A caller with a token is judged by that alone.

@@ -13,6 +13,10 @@ use axum::response::{IntoResponse, Response};
 use crownest_api::ErrorCode;
 use serde_json::json;
 
+/// Said to who sends none: the headers are those of this dialect.
+const NO_CREDENTIAL: &str = "no credential: send the API key as OPEN-SANDBOX-API-KEY or, to a port of a sandbox, the \
+     headers that the answer about its endpoint names";
+
 pub(super) async fn no_route() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "no such route")
 }
@@ -99,7 +103,11 @@ async fn words(
     if let Some(context) = context {
         note_failure(app, &error, &context);
     }
-    let mut answer = Refusal::new(status(&error), code(error.code), &error.message).into_response();
+    let message = match error.code {
+        ErrorCode::Unauthorized => NO_CREDENTIAL,
+        _ => error.message.as_str(),
+    };
+    let mut answer = Refusal::new(status(&error), code(error.code), message).into_response();
     if let Some(millis) = error.retry_after_ms {
         let seconds = HeaderValue::from(millis.div_ceil(1_000));
         answer.headers_mut().insert(header::RETRY_AFTER, seconds);

@@ -3,6 +3,7 @@
 use super::entrypoint;
 use super::record::{self, Note};
 use super::request::CreateBody;
+use super::snapshots;
 use crate::app::App;
 use crate::auth::{Caller, Principal};
 use crate::creation::{Creation, check_ttl};
@@ -19,7 +20,7 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::post;
 use crownest_api::sandbox::{DestroyedReason, SandboxStatus};
-use crownest_api::{IdKind, Scope, new_id};
+use crownest_api::{ErrorCode, IdKind, Scope, new_id};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -64,7 +65,8 @@ async fn check(app: &App, who: &Principal, body: CreateBody) -> Result<Making, F
     creation.ttl_ms = ttl_ms(app, who, body.timeout)?;
     if let Some(id) = &body.snapshot_id {
         who.require(Scope::ArtifactRead)?;
-        creation = app.creation_from_snapshot(who, creation, id).await?;
+        let from = app.creation_from_snapshot(who, creation, id).await;
+        creation = from.map_err(snapshots::failure)?;
     }
     if let Some(policy) = body.network_policy {
         let rules = policy.rules();
@@ -109,7 +111,13 @@ fn ttl_ms(app: &App, who: &Principal, timeout: Option<u64>) -> ApiResult<u64> {
         return Ok(max);
     };
     let ttl_ms = seconds.saturating_mul(1_000);
-    check_ttl(ttl_ms, max)?;
+    check_ttl(ttl_ms, max).map_err(|error| match error.code {
+        ErrorCode::SandboxTtlExceeded => {
+            let message = format!("timeout is at most {} seconds", max / 1_000);
+            ApiError::new(error.code, message)
+        }
+        _ => error,
+    })?;
     Ok(ttl_ms)
 }
 

@@ -6,7 +6,7 @@
 
 use crate::auth::Principal;
 use crate::commands::{CheckedCommand, Wait};
-use crate::error::ApiResult;
+use crate::error::{ApiError, ApiResult};
 use crownest_api::command::RunCommand;
 
 /// What an entrypoint is when none is named.
@@ -30,6 +30,10 @@ pub(super) fn only_waits(argv: &[String]) -> bool {
 
 /// The command that runs it.
 pub(super) fn command(argv: &[String], who: &Principal) -> ApiResult<CheckedCommand> {
+    if argv.first().is_some_and(String::is_empty) {
+        let message = "entrypoint begins with the name of a program";
+        return Err(ApiError::field("entrypoint", message));
+    }
     let words: Vec<String> = argv.iter().map(|word| quoted(word)).collect();
     let request = RunCommand {
         command: format!("exec {}", words.join(" ")),

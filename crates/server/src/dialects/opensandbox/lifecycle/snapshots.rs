@@ -3,6 +3,7 @@
 use super::list::{Listed, Paging};
 use crate::app::App;
 use crate::auth::Caller;
+use crate::dialects::opensandbox::error::{Failure, Refusal};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, PathArgs, QueryArgs};
 use axum::extract::{OriginalUri, State};
@@ -10,7 +11,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use crownest_api::{Scope, Timestamp};
+use crownest_api::{ErrorCode, Scope, Timestamp};
 use crownest_store as store;
 use serde::{Deserialize, Serialize};
 
@@ -142,19 +143,31 @@ fn parse(query: Vec<(String, String)>) -> ApiResult<(store::SnapshotFilter, Pagi
     Ok((filter, paging))
 }
 
+/// A snapshot that is not there is no sandbox that is not there.
+pub(super) fn failure(error: ApiError) -> Failure {
+    match error.code {
+        ErrorCode::NotFound => {
+            Refusal::new(StatusCode::NOT_FOUND, "SNAPSHOT::NOT_FOUND", error.message).into()
+        }
+        _ => error.into(),
+    }
+}
+
 async fn read(
     State(app): State<App>,
     caller: Caller<{ Scope::ArtifactRead as u8 }>,
     PathArgs(id): PathArgs<String>,
-) -> ApiResult<Json<Snapshot>> {
-    Ok(Json(wire(app.get_snapshot(&caller, &id).await?)))
+) -> Result<Json<Snapshot>, Failure> {
+    let row = app.get_snapshot(&caller, &id).await.map_err(failure)?;
+    Ok(Json(wire(row)))
 }
 
 async fn delete(
     State(app): State<App>,
     caller: Caller<{ Scope::ArtifactDelete as u8 }>,
     PathArgs(id): PathArgs<String>,
-) -> ApiResult<StatusCode> {
-    app.delete_snapshot(&caller, &caller.request, &id).await?;
+) -> Result<StatusCode, Failure> {
+    let deleted = app.delete_snapshot(&caller, &caller.request, &id).await;
+    deleted.map_err(failure)?;
     Ok(StatusCode::NO_CONTENT)
 }
