@@ -125,6 +125,29 @@ def test_a_request_arrives_as_it_was_and_without_credentials(
             assert not set(CREDENTIALS) & set(dict(answer.json()["headers"]))
 
 
+def test_execd_passes_on_to_ports_too(server: Server, inside: Sandbox) -> None:
+    with inside.at(44772) as execd:
+        asked = execd.post("/proxy/8000/a//b?x=%20&y=/proxy/1", content=b"body").json()
+        assert (asked["method"], asked["path"], asked["body"]) == (
+            "POST",
+            "/a//b?x=%20&y=/proxy/1",
+            "body",
+        )
+        assert not set(CREDENTIALS) & set(dict(asked["headers"])), asked
+        for root in ("/proxy/8000", "/proxy/8000/"):
+            assert execd.get(root).json()["path"] == "/"
+        page = execd.get("/proxy/8010/")
+        assert (page.status_code, page.text) == (200, "page")
+        assert "set-cookie" not in page.headers
+        assert "nothing listens" in execd.get("/proxy/9/").json()["message"]
+        # An address with a token is for its port at its own place.
+        signed = inside.endpoint(8000, expires=str(int(time.time()) + 600))["endpoint"]
+        through = signed.removesuffix("/8000") + "/44772/proxy/8000/"
+        assert httpx.get(f"http://{through}", trust_env=False).status_code == 401
+        url = f"{execd.base_url}proxy/8000/"
+    assert httpx.get(url, trust_env=False).status_code == 401
+
+
 def test_a_large_body_goes_both_ways(inside: Sandbox) -> None:
     with inside.at(8000) as port:
         sent = port.post("/large", content=b"x" * (8 * MIB)).json()
@@ -175,6 +198,9 @@ def test_ports_that_do_not_answer_say_so(inside: Sandbox) -> None:
         assert client.get("/").status_code >= 400
     with inside.at(44772) as client:
         assert client.get("/no-such-route").status_code == 404
+        for port in (44772, 18080):
+            assert client.get(f"/proxy/{port}/ping").status_code == 404
+        assert client.get("/proxy/0/").status_code == 400
     with inside.at(18080) as client:
         assert client.get("/no-such-route").status_code == 404
 
@@ -200,6 +226,12 @@ def test_a_websocket_goes_through(server: Server, inside: Sandbox) -> None:
         connection.recv(timeout=30)
         connection.send("by address")
         assert connection.recv(timeout=30) == "by address"
+    execd = inside.endpoint(44772)
+    within = f"ws://{execd['endpoint']}/proxy/8001/socket"
+    with websocket(within, additional_headers=execd["headers"], proxy=None) as connection:
+        assert "x-execd-access-token" not in connection.recv(timeout=30)
+        connection.send("by way of execd")
+        assert connection.recv(timeout=30) == "by way of execd"
     with pytest.raises(InvalidStatus) as refusal, websocket(address, proxy=None):
         pass
     assert refusal.value.response.status_code == 401

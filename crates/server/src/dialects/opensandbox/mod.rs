@@ -31,6 +31,7 @@ const EGRESS_PORT: u16 = 18_080;
 /// Everything under `/opensandbox`.
 pub(super) fn router(app: &App) -> Router<App> {
     let execd = execd::router()
+        .merge(proxy::execd_router())
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(from_fn_with_state(app.clone(), access::layer))

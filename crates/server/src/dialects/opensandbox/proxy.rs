@@ -1,4 +1,5 @@
-//! A sandbox's own services, under `/sandboxes/{sandboxId}/proxy/{port}/`: HTTP and WebSocket.
+//! A sandbox's own services, under `/sandboxes/{sandboxId}/proxy/{port}/` and, as execd has them,
+//! under `/proxy/{port}/` of its port: HTTP and WebSocket.
 //!
 //! Does not own the way into the sandbox and back ([`PortVisit`]).
 
@@ -24,6 +25,10 @@ use std::sync::Arc;
 const CLIENT_ADDRESS: &str = "open-sandbox-client-ip";
 /// Parts of a path before what the sandbox sees: "", sandboxes, id, proxy, port.
 const PARTS_BEFORE: usize = 5;
+/// The same below execd: "", proxy, port.
+const PARTS_BEFORE_IN_EXECD: usize = 3;
+
+type Visitor = Caller<{ Scope::PreviewRead as u8 }>;
 
 pub(super) fn router() -> Router<App> {
     const PORT: &str = "/sandboxes/{sandboxId}/proxy/{port}";
@@ -33,6 +38,15 @@ pub(super) fn router() -> Router<App> {
         .route(&format!("{PORT}/{{*path}}"), any(visit))
 }
 
+/// Routes below execd. The port has a name of its own: a token in a path is for the route above.
+pub(super) fn execd_router() -> Router<App> {
+    const PORT: &str = "/proxy/{portInside}";
+    Router::new()
+        .route(PORT, any(visit_in_execd))
+        .route(&format!("{PORT}/"), any(visit_in_execd))
+        .route(&format!("{PORT}/{{*path}}"), any(visit_in_execd))
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Place {
@@ -40,11 +54,41 @@ struct Place {
     port: String,
 }
 
-/// Passes a request on to a port of the sandbox.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PlaceInside {
+    sandbox_id: String,
+    port_inside: String,
+}
+
 async fn visit(
     State(app): State<App>,
-    caller: Caller<{ Scope::PreviewRead as u8 }>,
+    caller: Visitor,
     PathArgs(place): PathArgs<Place>,
+    request: Request,
+) -> Result<Response, Failure> {
+    pass_on(&app, &caller, place, PARTS_BEFORE, request).await
+}
+
+async fn visit_in_execd(
+    State(app): State<App>,
+    caller: Visitor,
+    PathArgs(place): PathArgs<PlaceInside>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let place = Place {
+        sandbox_id: place.sandbox_id,
+        port: place.port_inside,
+    };
+    pass_on(&app, &caller, place, PARTS_BEFORE_IN_EXECD, request).await
+}
+
+/// Passes a request on to a port of the sandbox.
+async fn pass_on(
+    app: &App,
+    caller: &Visitor,
+    place: Place,
+    parts_before: usize,
     request: Request,
 ) -> Result<Response, Failure> {
     let port = place.port.parse().ok().filter(|port: &u16| *port > 0);
@@ -58,22 +102,22 @@ async fn visit(
         .split(PATH_TOKEN)
         .next()
         .unwrap_or_default();
-    let live = app.live_sandbox(&caller, id).await?;
+    let live = app.live_sandbox(caller, id).await?;
     let visit = PortVisit {
         live,
         port,
-        target: inside(request.uri())?,
+        target: inside(request.uri(), parts_before)?,
         who: Arc::clone(&caller.principal),
     };
     let kept_back = CREDENTIALS.into_iter().chain([CLIENT_ADDRESS]);
     let kept_back: Vec<&str> = kept_back.collect();
-    Ok(visit.carry_out(&app, request, &kept_back).await?)
+    Ok(visit.carry_out(app, request, &kept_back).await?)
 }
 
 /// Path and query as the sandbox sees them, byte for byte as the client wrote them.
-fn inside(uri: &Uri) -> ApiResult<PathAndQuery> {
-    let mut parts = uri.path().splitn(PARTS_BEFORE + 1, '/');
-    let rest = parts.nth(PARTS_BEFORE).unwrap_or_default();
+fn inside(uri: &Uri, parts_before: usize) -> ApiResult<PathAndQuery> {
+    let mut parts = uri.path().splitn(parts_before + 1, '/');
+    let rest = parts.nth(parts_before).unwrap_or_default();
     let query = uri.query().map(|query| format!("?{query}"));
     let target = format!("/{rest}{}", query.unwrap_or_default());
     let malformed = |_| ApiError::new(ErrorCode::InvalidRequest, "the path is malformed");
@@ -101,7 +145,12 @@ mod tests {
             ),
         ] {
             let uri: Uri = uri.parse().unwrap();
-            assert_eq!(inside(&uri).unwrap(), seen, "{uri}");
+            assert_eq!(inside(&uri, PARTS_BEFORE).unwrap(), seen, "{uri}");
         }
+        let uri: Uri = "/proxy/80//a/proxy/1?x".parse().unwrap();
+        assert_eq!(
+            inside(&uri, PARTS_BEFORE_IN_EXECD).unwrap(),
+            "//a/proxy/1?x"
+        );
     }
 }
