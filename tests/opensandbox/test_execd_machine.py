@@ -104,7 +104,19 @@ def test_streams_end_with_their_sandbox(server: Server) -> None:
 
 
 def test_what_there_is_not_is_said(execd: Execd) -> None:
-    refused(execd.client.get("/v1/isolated/sessions"), 501, "NOT_SUPPORTED")
+    for method, path in (
+        ("GET", "sessions"),
+        ("POST", "session"),
+        ("GET", "session/x"),
+        ("DELETE", "session/x"),
+        ("POST", "session/x/run"),
+        ("GET", "session/x/runs/y/logs"),
+        ("POST", "session/x/files/upload"),
+        ("GET", "session/x/diff"),
+        ("POST", "session/x/commit"),
+    ):
+        answer = execd.client.request(method, f"/v1/isolated/{path}")
+        refused(answer, 501, "NOT_SUPPORTED")
     # Clients ask this one in order to decide.
     able = execd.client.get("/v1/isolated/capabilities")
     assert able.status_code == 200 and able.json()["available"] is False
