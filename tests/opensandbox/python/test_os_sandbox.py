@@ -335,7 +335,9 @@ def test_through_the_servers_proxy(create, sdk):
 
 def test_pause_and_resume(create, sdk, refused):
     sandbox = create()
-    counter = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count || exit; sleep 0.01; done"
+    # By a rename: whoever reads in between finds a number, too.
+    write = "echo $i > /dev/shm/next && mv /dev/shm/next /dev/shm/count || exit"
+    counter = f"i=0; while :; do i=$((i+1)); {write}; sleep 0.01; done"
     run = sandbox.commands.run(counter, opts=RunCommandOpts(background=True))
     first = lines(
         sandbox.commands.run(
