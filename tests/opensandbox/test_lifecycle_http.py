@@ -298,6 +298,7 @@ def test_what_there_is_not_is_refused_and_not_left_out(api: httpx.Client) -> Non
         {"resourceLimits": {"cpu": "0"}},
         {"timeout": "600"},
         {"env": {"A=B": "x"}},
+        {"networkPolicy": []},
         {"networkPolicy": {"egress": [{"action": "allow", "target": "10.0.0.0/33"}]}},
         {"networkPolicy": {"defaultAction": "maybe"}},
     ]

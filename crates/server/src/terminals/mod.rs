@@ -126,8 +126,11 @@ impl App {
         let terminal = Terminal::new(new_id(IdKind::Command), &live.id, Some(plan));
         {
             let mut all = self.terminals.by_id();
-            // Of what has ended nothing is kept here.
-            all.retain(|id, known| known.is_of_use() || self.commands.get(id).is_some());
+            // Of what has ended nothing is kept here, nor a plan for a sandbox that has.
+            all.retain(|id, known| {
+                let there = || self.sandboxes.get(&known.sandbox_id).is_some();
+                (known.is_of_use() && there()) || self.commands.get(id).is_some()
+            });
             let of_sandbox = |known: &&Arc<Terminal>| known.sandbox_id == live.id;
             let planned = all.values().filter(of_sandbox);
             let planned = planned.filter(|known| self.commands.get(&known.id).is_none());

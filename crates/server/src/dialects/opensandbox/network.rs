@@ -1,7 +1,9 @@
 //! Network policies in this dialect's words, and the rules of a sandbox that they are. Pure.
 
 use crate::egress::{SandboxRule, SandboxRules};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -33,7 +35,19 @@ pub(super) struct NetworkPolicy {
     pub egress: Vec<NetworkRule>,
 }
 
-fn list_or_null<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Vec<NetworkRule>, D::Error> {
+/// A policy that is an object: a list would pass for one, field by field, and an empty one for a
+/// policy that allows everything.
+pub(super) fn policy<'de, D: Deserializer<'de>>(
+    json: D,
+) -> Result<Option<NetworkPolicy>, D::Error> {
+    let Some(object) = Option::<Map<String, Value>>::deserialize(json)? else {
+        return Ok(None);
+    };
+    let policy = NetworkPolicy::deserialize(Value::Object(object));
+    policy.map(Some).map_err(D::Error::custom)
+}
+
+fn list_or_null<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<NetworkRule>, D::Error> {
     Ok(Option::deserialize(json)?.unwrap_or_default())
 }
 

@@ -29,8 +29,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
 pub(super) const MODE_PIPE: &str = "pipe";
-/// A client is asked this often whether it is there.
-const PING_EVERY: Duration = Duration::from_secs(30);
+/// A client is asked this often whether it is there. While its input waits for the program nothing
+/// is read of it: only this tells then that it has gone, and at the second time at the earliest.
+const PING_EVERY: Duration = Duration::from_secs(5);
 /// One that says nothing for so long is not.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
 /// Messages of input that wait for the program, and bytes in them; then the client waits.

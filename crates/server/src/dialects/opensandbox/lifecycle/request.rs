@@ -3,7 +3,7 @@
 use super::record::Platform;
 use super::{image, labels, resources};
 use crate::dialects::opensandbox::error::{Failure, Refusal};
-use crate::dialects::opensandbox::network::NetworkPolicy;
+use crate::dialects::opensandbox::network::{self, NetworkPolicy};
 use crate::error::ApiError;
 use axum::http::StatusCode;
 use crownest_api::metadata::Metadata;
@@ -37,6 +37,7 @@ pub(super) struct CreateBody {
     env: Option<Strings>,
     metadata: Option<Metadata>,
     pub platform: Option<Platform>,
+    #[serde(deserialize_with = "network::policy")]
     pub network_policy: Option<NetworkPolicy>,
     credential_proxy: Option<CredentialProxy>,
     // `secureAccess` asks for endpoints that need a token: all of ours do.
