@@ -29,12 +29,12 @@ pub(super) async fn opensandbox(bench: &mut Bench) -> Result<Vec<Line>> {
     let scale = bench.scale;
     let mut lines = Vec::new();
     for kind in ["async", "sync"] {
-        let start = |certificates| {
-            let who = [kind, certificates];
+        let start = |transport| {
+            let who = [kind, transport];
             Client::start(&python, &bench.clients.dir, &server, who)
         };
-        let (mut client, mut trusting_few) = (start("all").await?, start("few").await?);
-        let [mut first, mut few, mut warm, mut command] = [(); 4].map(|()| Samples::default());
+        let (mut client, mut sharing) = (start("own").await?, start("shared").await?);
+        let [mut first, mut shared, mut warm, mut command] = [(); 4].map(|()| Samples::default());
         // The client imports most of itself when it is used first.
         for op in ["first", "warm", "command"] {
             let request = json!({ "op": op, "n": scale.warmup });
@@ -42,12 +42,11 @@ pub(super) async fn opensandbox(bench: &mut Bench) -> Result<Vec<Line>> {
         }
         let request = json!({ "op": "first" });
         let ignored = &mut Samples::default();
-        trusting_few.measure(&request, ignored).await?;
+        sharing.measure(&request, ignored).await?;
         let mut own = server.endpoint.connect().await?;
         for _ in 0..scale.rounds {
             for _ in 0..scale.few {
-                for (client, samples) in [(&mut client, &mut first), (&mut trusting_few, &mut few)]
-                {
+                for (client, samples) in [(&mut client, &mut first), (&mut sharing, &mut shared)] {
                     server.settle(&mut own).await?;
                     client.measure(&request, samples).await?;
                 }
@@ -58,12 +57,12 @@ pub(super) async fn opensandbox(bench: &mut Bench) -> Result<Vec<Line>> {
             }
         }
         client.stop().await;
-        trusting_few.stop().await;
+        sharing.stop().await;
         let title = |what: &str| format!("OpenSandbox's {kind} client: {what}");
         lines.push(Line::new(&title("codes.run(\"1+1\")"), "ms", warm).at_most(5.0, None));
         lines.push(Line::new(&title("create → first result"), "ms", first).at_most(60.0, None));
-        let title_few = title("create → first result, SSL_CERT_FILE of one certificate");
-        lines.push(Line::new(&title_few, "ms", few).at_most(60.0, None));
+        let title_shared = title("create → first result, one transport for all sandboxes");
+        lines.push(Line::new(&title_shared, "ms", shared).at_most(60.0, None));
         lines.push(Line::new(&title("commands.run(\"true\")"), "ms", command).at_most(8.0, None));
     }
     Ok(lines)
@@ -82,14 +81,14 @@ impl Client {
         python: &Path,
         dir: &Path,
         server: &Server,
-        [kind, certificates]: [&str; 2],
+        [kind, transport]: [&str; 2],
     ) -> Result<Self> {
         let script = dir.join("opensandbox_client.py");
         std::fs::write(&script, SCRIPT)?;
         let mut child = Command::new(python)
             .arg(&script)
             .arg(format!("{}/opensandbox", server.endpoint.authority))
-            .args([&server.endpoint.api_key, kind, certificates])
+            .args([&server.endpoint.api_key, kind, transport])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // It ends its sandbox when its stdin ends; Ctrl-C would come in between.
