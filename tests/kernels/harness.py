@@ -245,6 +245,15 @@ def _refuse(constant):
     raise AssertionError("%s is not JSON" % constant)
 
 
+# The number that init gives it: what a runtime does with what it inherits depends on the number.
+CONTROL_FD = 3
+try:
+    os.fstat(CONTROL_FD)
+except OSError:
+    # Popen passes on only what is open here as well.
+    os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), CONTROL_FD, inheritable=False)
+
+
 class Driver(Peer):
     """A driver of its own, started as init starts it: by default a fresh Python interpreter."""
 
@@ -255,7 +264,7 @@ class Driver(Peer):
         environment = {
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
-            "CROWNEST_KERNEL_FD": str(theirs.fileno()),
+            "CROWNEST_KERNEL_FD": str(CONTROL_FD),
             **(env or {}),
         }
         self.process = subprocess.Popen(
@@ -263,7 +272,8 @@ class Driver(Peer):
             stdin=subprocess.DEVNULL,
             stdout=out_write,
             stderr=err_write,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[CONTROL_FD],
+            preexec_fn=lambda: os.dup2(theirs.fileno(), CONTROL_FD),
             env=environment,
             cwd=cwd,
             start_new_session=True,
