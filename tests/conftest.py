@@ -15,6 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from server import Server, missing  # noqa: E402
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    report = yield
+    if report.failed:
+        report.sections.extend(Server.logs())
+    return report
+
+
 def open_directory() -> Path:
     """A new directory that the server's user may enter: pytest's own are closed to others."""
     path = Path(tempfile.mkdtemp(prefix="crownest-test-"))

@@ -12,7 +12,9 @@ import select
 import signal
 import subprocess
 import time
+import weakref
 from pathlib import Path
+from typing import ClassVar
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = Path(os.environ.get("CROWNEST_TEMPLATES_DIR", "/var/lib/crownest/templates"))
@@ -44,6 +46,9 @@ def missing() -> str | None:
 class Server:
     """One `crownest serve`. Use as a context manager, or start() and stop()."""
 
+    # For the report of a test that fails: what they had to say.
+    known: ClassVar[weakref.WeakSet[Server]] = weakref.WeakSet()
+
     def __init__(self, data_dir: Path, *options: str, env: dict[str, str] | None = None):
         self.data_dir = data_dir
         self.options = options
@@ -51,6 +56,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.log = data_dir.parent / f"{data_dir.name}.log"
+        self.known.add(self)
 
     def start(self, listen: str = "127.0.0.1:0") -> "Server":
         command = [str(binary()), "serve", "--listen", listen, "--data-dir", str(self.data_dir)]
@@ -89,6 +95,12 @@ class Server:
     @property
     def port(self) -> int:
         return int(self.url.rsplit(":", 1)[1])
+
+    @classmethod
+    def logs(cls) -> list[tuple[str, str]]:
+        """The end of the log of each server that runs now."""
+        running = [s for s in cls.known if s.process and s.process.poll() is None]
+        return [(f"log of the server at {s.url}", s.tail()) for s in running if s.log.exists()]
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
