@@ -223,4 +223,4 @@ def test_interrupt(codes, sdk):
 def test_interrupt_of_nothing(codes):
     with pytest.raises(SandboxApiException) as caught:
         codes.interrupt("no-such-context")
-    assert caught.value.status_code in (404, 500)
+    assert caught.value.status_code == 500 and "RUNTIME_ERROR" in str(caught.value)

@@ -46,12 +46,17 @@ def test_run_knows_the_shell(commands):
     assert lines(run) == ["3", "yes"], "it is bash"
 
 
+# Of a command that was killed: it left no code of its own.
+KILLED = (-1, "CommandExecError")
+
+
 def test_run_of_arguments(commands):
     run = commands.run(["printf", "%s|", "a b", "$HOME", "*"])
     assert lines(run) == ["a b|$HOME|*|"], "no shell in between"
     assert commands.run(["false"]).exit_code == 1
     missing = commands.run(["/no/such/program"])
-    assert missing.error is not None and missing.exit_code != 0
+    assert missing.error.name == "CommandExecError" and missing.exit_code is None
+    assert "/no/such/program" in missing.error.value, "in words, since no code is of it"
 
 
 def test_options(commands):
@@ -75,7 +80,7 @@ def test_another_user(commands, refused):
 def test_timeout(commands):
     began = time.monotonic()
     run = commands.run("echo begun; sleep 300", opts=RunCommandOpts(timeout=timedelta(seconds=1)))
-    assert lines(run) == ["begun"] and run.exit_code != 0 and run.error is not None
+    assert lines(run) == ["begun"] and (run.exit_code, run.error.name) == KILLED
     assert time.monotonic() - began < WAIT_SECONDS_MAX
 
 
@@ -154,7 +159,7 @@ def test_interrupt_of_a_foreground_command(commands, sdk):
     )
     began = time.monotonic()
     run = commands.run("echo on; sleep 300", handlers=handlers)
-    assert lines(run) == ["on"] and run.exit_code != 0 and run.error is not None
+    assert lines(run) == ["on"] and (run.exit_code, run.error.name) == KILLED
     assert time.monotonic() - began < WAIT_SECONDS_MAX
 
 
@@ -215,7 +220,7 @@ def test_timeout_in_a_session(commands):
     session = commands.create_session()
     began = time.monotonic()
     run = commands.run_in_session(session, "echo on; sleep 300", timeout=timedelta(seconds=1))
-    assert run.exit_code != 0 and run.error is not None
+    assert (run.exit_code, run.error.name) == KILLED
     assert time.monotonic() - began < WAIT_SECONDS_MAX
     assert lines(commands.run_in_session(session, "echo alive")) == ["alive"]
     commands.delete_session(session)
