@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -44,9 +43,11 @@ def dial(execd: Execd, id: str, **query: Any) -> ClientConnection:
     url = httpx.URL(execd.client.base_url.join(f"pty/{id}/ws"), params=query)
     headers = {"OPEN-SANDBOX-API-KEY": execd.client.headers["OPEN-SANDBOX-API-KEY"]}
     address = str(url.copy_with(scheme="ws"))
-    return connect(
+    connection = connect(
         address, additional_headers=headers, proxy=None, max_size=MESSAGE_BYTES_MAX
     )
+    # Whoever dials closes it.
+    return connection.__enter__()
 
 
 class Terminal:
@@ -60,8 +61,7 @@ class Terminal:
         self.stderr = b""
         self.notices: list[Json] = []
         self.closed: tuple[int, str] | None = None
-        self.hold = ExitStack()
-        self.socket = self.hold.enter_context(dial(execd, self.id, **query))
+        self.socket = dial(execd, self.id, **query)
         self.until(lambda: bool(self.notices or self.closed), "connected")
 
     def __enter__(self) -> Terminal:

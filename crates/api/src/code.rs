@@ -428,6 +428,20 @@ pub struct InterruptAnswer {
 mod tests {
     use super::*;
 
+    /// A result is read and written several times on its way, and again when it is replayed.
+    #[test]
+    fn numbers_keep_their_last_digit() {
+        for text in [
+            "1.1139999999999999",
+            "0.30000000000000004",
+            "1.114",
+            "5e-324",
+        ] {
+            let read: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!(read.to_string(), text);
+        }
+    }
+
     #[test]
     fn outputs_have_the_shape_of_the_contract() {
         let output = CodeOutput::Rejected {
