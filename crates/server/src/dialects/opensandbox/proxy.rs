@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 use axum::response::Response;
-use axum::routing::any;
+use axum::routing::{MethodRouter, any};
 use crownest_api::{ErrorCode, Scope};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -31,20 +31,20 @@ const PARTS_BEFORE_IN_EXECD: usize = 3;
 type Visitor = Caller<{ Scope::PreviewRead as u8 }>;
 
 pub(super) fn router() -> Router<App> {
-    const PORT: &str = "/sandboxes/{sandboxId}/proxy/{port}";
-    Router::new()
-        .route(PORT, any(visit))
-        .route(&format!("{PORT}/"), any(visit))
-        .route(&format!("{PORT}/{{*path}}"), any(visit))
+    at("/sandboxes/{sandboxId}/proxy/{port}", any(visit))
 }
 
 /// Routes below execd. The port has a name of its own: a token in a path is for the route above.
 pub(super) fn execd_router() -> Router<App> {
-    const PORT: &str = "/proxy/{portInside}";
+    at("/proxy/{portInside}", any(visit_in_execd))
+}
+
+/// A port and everything below it.
+fn at(port: &str, visit: MethodRouter<App>) -> Router<App> {
     Router::new()
-        .route(PORT, any(visit_in_execd))
-        .route(&format!("{PORT}/"), any(visit_in_execd))
-        .route(&format!("{PORT}/{{*path}}"), any(visit_in_execd))
+        .route(port, visit.clone())
+        .route(&format!("{port}/"), visit.clone())
+        .route(&format!("{port}/{{*path}}"), visit)
 }
 
 #[derive(Debug, Deserialize)]
